@@ -1,0 +1,42 @@
+"""A recipient's copy of a message, on its way from the queue to the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+
+class Copy(Struct, frozen=True):
+    """One claimed recipient of one campaign: who it is, and everything that composing and delivery need to know.
+
+    fields: the contact's own values, plain JSON types; first_at: when it was queued, microseconds since 1970.
+    suppressed: the cause, when the address was found suppressed at claim.
+    """
+
+    workspace_id: int
+    message_id: int
+    campaign_id: int
+    contact_id: int
+    list_id: int
+    lane_id: int
+    site_id: int
+    attempt: int
+    email: str
+    fields: dict[str, Any]
+    first_at: int
+    suppressed: str | None = None
+
+
+class Composed(Struct, frozen=True):
+    """A message ready for the wire.
+
+    content: CRLF lines, not dot-stuffed, ending in CRLF; return_path and recipient: bare addresses, domains as A-labels.
+    smtputf8: an address needs RFC 6531; eight_bit: the content has octets above 127.
+    """
+
+    return_path: str
+    recipient: str
+    content: bytes
+    smtputf8: bool = False
+    eight_bit: bool = False

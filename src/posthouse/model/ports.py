@@ -1,0 +1,60 @@
+"""What the world hands in: wall time, DNS answers and chance, so that weeks of mail can be rehearsed in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from msgspec import Struct
+
+
+class Clock(Protocol):
+    """Wall time. It may jump forward under a rehearsal; I/O time-outs and leases use time.monotonic instead."""
+
+    def now(self) -> datetime:
+        """The present moment, aware, in UTC."""
+        ...
+
+
+class MxHost(Struct, frozen=True):
+    """One mail exchanger as DNS names it; preference 0 and host "." is a null MX (RFC 7505)."""
+
+    preference: int
+    host: str
+
+
+class DnsTrouble(Exception):
+    """The resolver gave no answer (SERVFAIL, time-out): temporary, whatever it was (SMTP-7)."""
+
+
+class NoSuchDomain(Exception):
+    """The name does not exist (NXDOMAIN): permanent (SMTP-7)."""
+
+
+class Resolver(Protocol):
+    """DNS as delivery needs it. Every method raises DnsTrouble or NoSuchDomain; an empty answer is an empty sequence."""
+
+    async def mx(self, domain: str) -> Sequence[MxHost]:
+        """MX records of a domain, in the order that DNS gave them."""
+        ...
+
+    async def addresses(self, host: str) -> Sequence[str]:
+        """IPv6 and IPv4 addresses of a host, as text."""
+        ...
+
+    async def txt(self, name: str) -> Sequence[str]:
+        """TXT records of a name, each with its chunks joined."""
+        ...
+
+
+class Chance(Protocol):
+    """Randomness that a rehearsal can seed (random.Random fits)."""
+
+    def random(self) -> float:
+        """A number in [0, 1)."""
+        ...
+
+    def shuffle(self, x: list[MxHost], /) -> None:
+        """Shuffle a list in place."""
+        ...
