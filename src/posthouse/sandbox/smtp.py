@@ -1,0 +1,382 @@
+"""One SMTP conversation of a sandbox provider, server side (RFC 5321), built for speed: a message is two buffers and a few searches."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections import Counter
+from collections.abc import Callable
+from typing import cast
+
+from msgspec import Struct
+
+from posthouse.sandbox.content import fault_of, message_id_of, unstuffed
+from posthouse.sandbox.manners import Answer, DropPoint, Manners, answer
+from posthouse.sandbox.records import Note, RecordKind, Records
+
+_COMMAND_OCTETS = 4096
+_MAIL = re.compile(rb"MAIL FROM:[ ]?<([^<>\r\n]*)>((?: [!-~]+)*) *\Z", re.IGNORECASE)
+_RCPT = re.compile(rb"RCPT TO:[ ]?<([^<>\r\n]*)>((?: [!-~]+)*) *\Z", re.IGNORECASE)
+_ADDRESS = re.compile(r"[^@\s\"]+@[^@\s]+\Z|\"[^\"]*\"@[^@\s]+\Z")
+
+_OK_MAIL = b"250 2.1.0 Sender OK\r\n"
+_OK_RCPT = b"250 2.1.5 Recipient OK\r\n"
+_GO_AHEAD = b"354 End data with <CR><LF>.<CR><LF>\r\n"
+
+
+class Letter(Struct, frozen=True):
+    """An accepted message for one recipient. content: as sent, dots unstuffed."""
+
+    manners: Manners
+    source_ip: str
+    return_path: str
+    rcpt: str
+    message_id: str
+    content: bytes
+
+
+class Post(Struct, frozen=True):
+    """What the conversations of one provider share. open_connections: by source address."""
+
+    manners: Manners
+    host: str
+    tls: ssl.SSLContext | None
+    records: Records
+    deliver: Callable[[Letter], None]
+    open_connections: Counter[str]
+
+
+class Session(asyncio.Protocol):
+    """One connection. Replies of a batch of pipelined commands leave together (RFC 2920); a record is written after its reply."""
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+        self._manners = post.manners
+        self._provider = post.manners.persona.name
+        self._slow = post.manners.persona.slow is not None
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._out: list[bytes] = []
+        self._notes: list[Note] = []
+        self._waiting = False
+        self._closing = False
+        self._greeted = False
+        self._encrypted = False
+        self._messages = 0
+        self._ip = ""
+        self._upgrade: asyncio.Task[None] | None = None
+        self._forget_message()
+
+    # -- the connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._ip = transport.get_extra_info("peername")[0]
+        self._post.open_connections[self._ip] += 1
+        refusal = self._manners.at_connect(self._ip, self._post.open_connections[self._ip])
+        if refusal is not None:
+            self._refuse(refusal, RecordKind.CONNECT, closes=True)
+        else:
+            self._say(f"220 {self._post.host} ESMTP sandbox\r\n".encode())
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self._post.open_connections[self._ip] -= 1
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if not self._waiting:
+            self._work()
+
+    def _work(self) -> None:
+        while not (self._waiting or self._closing):
+            if self._in_content:
+                if not self._take_content():
+                    break
+                continue
+            end = self._buffer.find(b"\n")
+            if end < 0:
+                if len(self._buffer) > _COMMAND_OCTETS:
+                    self._say(b"500 5.5.2 Command line too long\r\n", closes=True)
+                break
+            line = bytes(self._buffer[: end + 1])
+            del self._buffer[: end + 1]
+            self._command(line)
+        self._flush()
+
+    def _say(self, wire: bytes, note: Note | None = None, *, closes: bool = False) -> None:
+        self._out.append(wire)
+        if note is not None:
+            self._notes.append(note)
+        if closes:
+            self._closing = True
+        if self._slow:
+            self._waiting = True
+            asyncio.get_running_loop().call_later(self._manners.pause(), self._resume)
+
+    def _resume(self) -> None:
+        self._waiting = False
+        self._flush()
+        self._work()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            return
+        gone = self._transport.is_closing()
+        if self._out and not gone:
+            self._transport.write(b"".join(self._out))
+        self._out.clear()
+        if self._notes:
+            for note in self._notes:
+                note.withheld |= gone and note.accepted
+                self._post.records.write(note)
+            self._notes.clear()
+        if self._closing:
+            self._transport.close()
+
+    def _refuse(self, refusal: Answer, kind: RecordKind, rcpt: str = "", *, closes: bool = False) -> None:
+        note = Note(kind, self._provider, rcpt, self._return_path, code=refusal.code, text=refusal.text)
+        self._say(refusal.wire, note, closes=closes or refusal.closes)
+
+    def _cut(self) -> None:
+        for rcpt in self._recipients or [""]:
+            self._notes.append(Note(RecordKind.DROPPED, self._provider, rcpt, self._return_path))
+        self._flush()
+        self._closing = True
+        self._transport.abort()
+
+    def _forget_message(self) -> None:
+        self._in_content = False
+        self._return_path = ""
+        self._has_sender = False
+        self._utf8 = False
+        self._recipients: list[str] = []
+        self._drop: DropPoint | None = None
+        self._oversize = False
+
+    # -- commands
+
+    def _command(self, line: bytes) -> None:
+        if not line.endswith(b"\r\n") or b"\r" in line[:-2] or b"\0" in line:
+            self._say(b"500 5.5.2 Bare CR, bare LF or NUL in a command\r\n")
+            return
+        line = line[:-2]
+        handler = _COMMANDS.get(line[:4].upper())
+        if handler is not None:
+            handler(self, line)
+        elif line.upper() == b"STARTTLS":
+            self._starttls()
+        else:
+            self._say(b"500 5.5.2 Command not recognised\r\n")
+
+    def _ehlo(self, line: bytes) -> None:
+        self._forget_message()
+        name = line[5:].strip()
+        if not name:
+            self._say(b"501 5.5.4 A host name is missing\r\n")
+            return
+        self._greeted = True
+        if line[:4].upper() == b"HELO":
+            self._say(f"250 {self._post.host}\r\n".encode())
+            return
+        size = self._manners.persona.size
+        words = [self._post.host, "PIPELINING", f"SIZE {size}", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
+        if self._post.tls is not None and not self._encrypted:
+            words.append("STARTTLS")
+        lines = [f"250-{word}\r\n" for word in words[:-1]] + [f"250 {words[-1]}\r\n"]
+        self._say("".join(lines).encode())
+
+    def _mail(self, line: bytes) -> None:
+        match = _MAIL.match(line)
+        if match is None:
+            self._say(b"501 5.5.4 Syntax: MAIL FROM:<address> [parameters]\r\n")
+        elif not self._greeted or self._has_sender:
+            self._say(b"503 5.5.1 EHLO first, and one MAIL a transaction\r\n")
+        elif self._manners.persona.tls == "required" and not self._encrypted:
+            self._say(b"530 5.7.0 Must issue a STARTTLS command first\r\n")
+        elif (wrong := self._mail_parameters(match[2].upper().split())) is not None:
+            self._say(wrong)
+        elif (return_path := self._address(match[1], may_be_empty=True)) is not None:
+            self._messages += 1
+            self._return_path = return_path
+            refusal = self._manners.at_mail(self._ip, self._messages)
+            if refusal is not None:
+                self._refuse(refusal, RecordKind.MAIL)
+                return
+            self._has_sender = True
+            self._say(_OK_MAIL)
+
+    def _mail_parameters(self, parameters: list[bytes]) -> bytes | None:
+        self._utf8 = b"SMTPUTF8" in parameters
+        for parameter in parameters:
+            name, _, value = parameter.partition(b"=")
+            if name == b"SIZE" and value.isdigit():
+                if int(value[:20]) > self._manners.persona.size:
+                    return b"552 5.3.4 Message size exceeds fixed limit\r\n"
+            elif parameter not in (b"SMTPUTF8", b"BODY=7BIT", b"BODY=8BITMIME"):
+                return b"555 5.5.4 Unsupported parameter\r\n"
+        return None
+
+    def _rcpt(self, line: bytes) -> None:
+        match = _RCPT.match(line)
+        if match is None or match[2]:
+            self._say(b"501 5.5.4 Syntax: RCPT TO:<address>\r\n")
+        elif not self._has_sender:
+            self._say(b"503 5.5.1 MAIL first\r\n")
+        elif len(self._recipients) >= self._manners.persona.recipients:
+            self._say(b"452 4.5.3 Too many recipients\r\n")
+        elif (rcpt := self._address(match[1], may_be_empty=False)) is not None:
+            refusal = self._manners.at_rcpt(self._ip, self._return_path, rcpt)
+            if refusal is not None:
+                self._refuse(refusal, RecordKind.RCPT, rcpt)
+                return
+            self._recipients.append(rcpt)
+            self._drop = self._drop or self._manners.drops_at(rcpt)
+            if self._drop is DropPoint.RCPT:
+                self._cut()
+                return
+            self._say(_OK_RCPT)
+
+    def _address(self, raw: bytes, *, may_be_empty: bool) -> str | None:
+        """The address of a path, or None after the refusal was said."""
+        try:
+            address = raw.decode("utf-8" if self._utf8 else "ascii")
+        except UnicodeDecodeError:
+            self._say(b"553 5.6.7 The address needs SMTPUTF8\r\n")
+            return None
+        if _ADDRESS.match(address) or (may_be_empty and not address):
+            return address
+        self._say(b"501 5.1.3 Bad address syntax\r\n")
+        return None
+
+    def _data(self, line: bytes) -> None:
+        if not self._recipients:
+            self._say(b"503 5.5.1 No valid recipients\r\n")
+        elif self._drop is DropPoint.DATA:
+            self._cut()
+        else:
+            self._in_content = True
+            self._scanned = 0
+            self._say(_GO_AHEAD)
+
+    def _rset(self, line: bytes) -> None:
+        self._forget_message()
+        self._say(b"250 2.0.0 OK\r\n")
+
+    def _noop(self, line: bytes) -> None:
+        self._say(b"250 2.0.0 OK\r\n")
+
+    def _vrfy(self, line: bytes) -> None:
+        self._say(b"252 2.5.0 Send some mail and see\r\n")
+
+    def _quit(self, line: bytes) -> None:
+        self._say(b"221 2.0.0 Bye\r\n", closes=True)
+
+    def _starttls(self) -> None:
+        if self._post.tls is None or self._encrypted:
+            self._say(b"502 5.5.1 STARTTLS is not offered\r\n")
+            return
+        # RFC 3207 §4.2 and CVE-2011-0411: what was sent ahead in the clear must not be obeyed inside TLS.
+        self._buffer.clear()
+        self._greeted = False
+        self._forget_message()
+        self._transport.pause_reading()
+        self._out.append(b"220 2.0.0 Ready to start TLS\r\n")
+        self._flush()
+        self._waiting = True
+        self._upgrade = asyncio.get_running_loop().create_task(self._start_tls(self._post.tls))
+
+    async def _start_tls(self, context: ssl.SSLContext) -> None:
+        try:
+            upgraded = await asyncio.get_running_loop().start_tls(self._transport, self, context, server_side=True)
+        except (OSError, ssl.SSLError):
+            # The client gave up or does not trust us: its own log says why, and the connection is gone.
+            self._transport.abort()
+            return
+        self._transport = cast(asyncio.Transport, upgraded)
+        self._encrypted = True
+        self._waiting = False
+        self._work()
+
+    # -- content
+
+    def _take_content(self) -> bool:
+        """Look for the end of the content; False while it has not arrived."""
+        buffer = self._buffer
+        if self._drop is DropPoint.CONTENT and buffer:
+            self._cut()
+            return False
+        if buffer.startswith(b".\r\n") and not self._oversize:
+            end, used = 0, 3
+        else:
+            found = buffer.find(b"\r\n.\r\n", max(0, self._scanned - 4))
+            if found < 0:
+                self._keep_within_size()
+                return False
+            end, used = found + 2, found + 5
+        with memoryview(buffer) as view:
+            wire = bytes(view[:end])
+        del buffer[:used]
+        self._scanned = 0
+        self._end_of_content(wire)
+        return True
+
+    def _keep_within_size(self) -> None:
+        if len(self._buffer) > self._manners.persona.size:
+            self._oversize = True
+            del self._buffer[:-4]
+        self._scanned = len(self._buffer)
+
+    def _end_of_content(self, wire: bytes) -> None:
+        fault = fault_of(wire)
+        if self._oversize or len(wire) > self._manners.persona.size:
+            refusal: Answer | None = _TOO_BIG
+        elif fault is not None:
+            refusal = answer(550, "5.6.0", fault)
+        else:
+            refusal = self._manners.at_dot(self._ip)
+        content = unstuffed(wire)
+        message_id = message_id_of(content)
+        if self._drop is DropPoint.DOT:
+            self._cut()
+        elif refusal is not None:
+            for rcpt in self._recipients:
+                self._notes.append(self._decision(rcpt, message_id, refusal.code, refusal.text))
+            self._say(refusal.wire, closes=refusal.closes)
+        else:
+            self._accept(content, message_id)
+        self._forget_message()
+
+    def _accept(self, content: bytes, message_id: str) -> None:
+        text = f"2.0.0 OK queued as {self._messages}"
+        withheld = any(self._manners.withholds(rcpt) for rcpt in self._recipients)
+        for rcpt in self._recipients:
+            self._notes.append(self._decision(rcpt, message_id, 250, text, accepted=True, withheld=withheld))
+            self._post.deliver(Letter(self._manners, self._ip, self._return_path, rcpt, message_id, content))
+        if withheld:
+            self._flush()
+            self._closing = True
+            self._transport.abort()
+        else:
+            self._say(f"250 {text}\r\n".encode())
+
+    def _decision(
+        self, rcpt: str, message_id: str, code: int, text: str, *, accepted: bool = False, withheld: bool = False
+    ) -> Note:
+        return Note(RecordKind.DOT, self._provider, rcpt, self._return_path, message_id, code, text, accepted, withheld)
+
+
+_TOO_BIG = answer(552, "5.3.4", "Message size exceeds fixed limit")
+_COMMANDS: dict[bytes, Callable[[Session, bytes], None]] = {
+    b"EHLO": Session._ehlo,
+    b"HELO": Session._ehlo,
+    b"MAIL": Session._mail,
+    b"RCPT": Session._rcpt,
+    b"DATA": Session._data,
+    b"RSET": Session._rset,
+    b"NOOP": Session._noop,
+    b"VRFY": Session._vrfy,
+    b"QUIT": Session._quit,
+}
