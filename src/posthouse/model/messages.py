@@ -11,7 +11,7 @@ class Copy(Struct, frozen=True):
     """One claimed recipient of one campaign: who it is, and everything that composing and delivery need to know.
 
     fields: the contact's own values, plain JSON types; first_at: when it was queued, microseconds since 1970.
-    suppressed: the cause, when the address was found suppressed at claim.
+    withheld: why it must not be sent after all, as claim found it: a suppression's cause, "erased" or "cancelled".
     """
 
     workspace_id: int
@@ -25,7 +25,7 @@ class Copy(Struct, frozen=True):
     email: str
     fields: dict[str, Any]
     first_at: int
-    suppressed: str | None = None
+    withheld: str | None = None
 
 
 class Composed(Struct, frozen=True):

@@ -1,6 +1,18 @@
 -- The tables of the first house. Hot tables lead their keys with the workspace, so that one PostgreSQL can become many.
 -- Each table is written by one room only; the room is named above it.
 
+-- Both partitioned tables grow by ranges of message ids; a range is made beside the parent and attached, which locks out nobody.
+create function add_message_range(parent text, low bigint, high bigint) returns void language plpgsql as $$
+declare
+    child text := parent || '_' || low;
+begin
+    if to_regclass(child) is null then
+        execute format('create table %I (like %I including all)', child, parent);
+        execute format('alter table %I attach partition %I for values from (%s) to (%s)', parent, child, low, high);
+    end if;
+end
+$$;
+
 -- accounts ---------------------------------------------------------------------------------------------------------------
 
 create table workspaces (
@@ -114,6 +126,7 @@ create table suppressions (
     lifted_reason text,
     primary key (workspace_id, address_key, scope, list_id)
 );
+create index suppressions_recent on suppressions (at);
 comment on column suppressions.address_key is 'The normalised address in lower case.';
 
 -- campaigns --------------------------------------------------------------------------------------------------------------
@@ -157,6 +170,14 @@ create table domain_routes (
     found_at timestamptz not null,
     expires_at timestamptz not null
 );
+create table site_rests (
+    site_id integer primary key references sites,
+    until timestamptz not null,
+    class text not null,
+    reply text not null
+);
+comment on table site_rests is 'Providers that asked for less mail: no sender claims for them until then.';
+
 comment on table domain_routes is 'What DNS said about a recipient domain, shared by all senders.';
 
 -- queue ------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,318 @@
+"""The exchange: copies wait here for a connection to their site; connections are opened, reused and closed here.
+
+Connections are kept by the set of mail exchangers, limited by site. How much a lane may hold follows what it got rid of lately, about
+two seconds of work, so that a pause bites soon and a crash leaves little to wait for (answers 1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from posthouse.delivery.dial import Dialler
+from posthouse.delivery.job import Answer, Job
+from posthouse.delivery.pace import LanePace
+from posthouse.delivery.relay import Relay
+from posthouse.delivery.route import Route
+from posthouse.delivery.session import Session
+from posthouse.mail.replies import Failure, Stage
+from posthouse.model.ports import Chance
+
+_IDLE_SECONDS = 5.0
+_TICK_SECONDS = 1.0
+# A message that every connection broke on before its content is deferred like any other, instead of being tried for ever.
+_MAX_RETURNS = 3
+
+
+class ExchangeLimits(Struct, frozen=True):
+    """Limits of one sender process: connections per site and in all, messages per connection."""
+
+    connections_per_site: int = 10
+    messages_per_connection: int = 100
+    connections: int = 400
+
+
+class Exchange:
+    """All connections of one sender process.
+
+    answered(job, answer): an attempt ended. put_back(jobs, answer): messages that wait for a server which cannot be reached, or asked
+    for a rest, leave the exchange untried.
+    """
+
+    def __init__(
+        self,
+        dialler: Dialler,
+        relay: Relay | None,
+        limits: ExchangeLimits,
+        chance: Chance,
+        answered: Callable[[Job, Answer], None],
+        put_back: Callable[[Sequence[Job], str], None],
+    ) -> None:
+        self.limits = limits
+        self._dialler = dialler
+        self._relay = relay
+        self._chance = chance
+        self._report = answered
+        self._put_back = put_back
+        self._ways: dict[tuple[object, ...], _Way] = {}
+        self._site_connections: dict[int, int] = {}
+        self._connections = 0
+        self._starved: deque[_Way] = deque()
+        self._paces: dict[int, LanePace] = {}
+        self._dialling: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._ticker = asyncio.create_task(self._tick())
+
+    def room(self, lane_id: int) -> int:
+        """How many more messages of a lane this sender should hold."""
+        pace = self._paces.get(lane_id)
+        return pace.room() if pace is not None else LanePace.FIRST_ROOM
+
+    @property
+    def held(self) -> int:
+        """Messages in the exchange, waiting or under way."""
+        return sum(pace.held for pace in self._paces.values())
+
+    def offer(self, jobs: Sequence[Job]) -> None:
+        """Take messages in; each will be answered or put back."""
+        touched: dict[_Way, None] = {}
+        for job in jobs:
+            pace = self._paces.get(job.copy.lane_id)
+            if pace is None:
+                pace = self._paces[job.copy.lane_id] = LanePace()
+            pace.held += 1
+            way = self._way(job.route)
+            way.waiting.append(job)
+            touched[way] = None
+        for way in touched:
+            way.serve()
+
+    def rest(self, site_id: int, reason: str) -> None:
+        """A site rests: what waits for it goes back to the queue; what is under way ends by itself."""
+        for way in self._ways.values():
+            if way.route.site_id == site_id:
+                way.give_back(reason)
+
+    async def close(self, seconds: float) -> None:
+        """Stop: give back what waits, let what is under way finish for at most `seconds`, then drop the connections."""
+        self._stopping = True
+        for way in list(self._ways.values()):
+            way.give_back("sender-stopping")
+        deadline = time.monotonic() + seconds
+        while self.held and time.monotonic() < deadline:  # noqa: ASYNC110 -- many sessions count down; stopping is rare
+            await asyncio.sleep(0.02)
+        for way in list(self._ways.values()):
+            way.close()
+        for task in self._dialling:
+            task.cancel()
+        self._ticker.cancel()
+        await asyncio.gather(self._ticker, *self._dialling, return_exceptions=True)
+
+    # For the ways ------------------------------------------------------------------------------------------------------
+
+    def answered(self, job: Job, answer: Answer) -> None:
+        """Pass an answer on and make room in its lane."""
+        self._paces[job.copy.lane_id].released()
+        self._report(job, answer)
+
+    def discarded(self, job: Job) -> None:
+        """A message that was settled while it was composed: it leaves without an answer."""
+        self._paces[job.copy.lane_id].released()
+
+    def give_back(self, jobs: Sequence[Job], reason: str) -> None:
+        """Let untried messages leave."""
+        for job in jobs:
+            self._paces[job.copy.lane_id].held -= 1
+        self._put_back(jobs, reason)
+
+    def may_open(self, way: _Way) -> bool:
+        """Whether another connection to this site is allowed now; when only the total is used up, the way is remembered."""
+        if self._stopping or self._site_connections.get(way.route.site_id, 0) >= self.limits.connections_per_site:
+            return False
+        if self._connections >= self.limits.connections and not self._close_an_idle_one():
+            self._starved.append(way)
+            return False
+        return True
+
+    def open(self, way: _Way) -> None:
+        """Count a connection and begin to dial."""
+        self._connections += 1
+        site = way.route.site_id
+        self._site_connections[site] = self._site_connections.get(site, 0) + 1
+        task = asyncio.create_task(self._dial(way))
+        self._dialling.add(task)
+        task.add_done_callback(self._dialling.discard)
+
+    def connection_gone(self, way: _Way) -> None:
+        """A connection ended, or could not be opened: somebody else may have its place."""
+        self._connections -= 1
+        site = way.route.site_id
+        left = self._site_connections[site] - 1
+        if left:
+            self._site_connections[site] = left
+        else:
+            del self._site_connections[site]
+        if way.is_empty:
+            self._ways.pop(way.key, None)
+        while self._starved:
+            next_way = self._starved.popleft()
+            if next_way.waiting:
+                next_way.serve()
+                break
+
+    async def _dial(self, way: _Way) -> None:
+        try:
+            if self._relay is not None:
+                opened = await self._dialler.open_relay(self._relay, way)
+            else:
+                opened = await self._dialler.open(way.route.hosts(self._chance), way)
+        except BaseException:
+            way.opening -= 1
+            self.connection_gone(way)
+            raise
+        way.opening -= 1
+        if isinstance(opened, Session):
+            way.opened(opened)
+        else:
+            self.connection_gone(way)
+            way.unreachable(opened)
+
+    def _way(self, route: Route) -> _Way:
+        key = ("relay",) if self._relay is not None else (route.site_id, route.mx)
+        way = self._ways.get(key)
+        if way is None:
+            way = self._ways[key] = _Way(self, key, route)
+        return way
+
+    def _close_an_idle_one(self) -> bool:
+        for way in self._ways.values():
+            if way.idle:
+                way.idle.pop().quit()
+                return True
+        return False
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            now = time.monotonic()
+            for way in list(self._ways.values()):
+                way.tick(now)
+                if way.is_empty:
+                    self._ways.pop(way.key, None)
+            for pace in self._paces.values():
+                pace.tick(now)
+
+
+class _Way:
+    """The way to one set of mail exchangers: what waits for it, and its connections."""
+
+    def __init__(self, exchange: Exchange, key: tuple[object, ...], route: Route) -> None:
+        self.key = key
+        self.route = route
+        self.waiting: deque[Job] = deque()
+        self.sessions: set[Session] = set()
+        self.idle: list[Session] = []
+        self.opening = 0
+        self._exchange = exchange
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is here any more."""
+        return not self.waiting and not self.sessions and not self.opening
+
+    def serve(self) -> None:
+        """Wake idle connections, and open more while messages outnumber the connections."""
+        while self.waiting and self.idle:
+            self.idle.pop().start()
+        while len(self.waiting) > self.opening and self._wants_another() and self._exchange.may_open(self):
+            self.opening += 1
+            self._exchange.open(self)
+
+    def _wants_another(self) -> bool:
+        # One connection takes a message a round trip; a second is worth its opening only when several messages wait.
+        lines = len(self.sessions) + self.opening
+        return lines == 0 or len(self.waiting) > 4 * lines
+
+    def opened(self, session: Session) -> None:
+        """A connection stands: let it take its first message."""
+        self.sessions.add(session)
+        session.start()
+
+    def unreachable(self, answer: Answer) -> None:
+        """No server of this way could be reached: unless another connection stands, every waiting message has its answer."""
+        if self.sessions or self.opening:
+            return
+        waiting, self.waiting = self.waiting, deque()
+        for job in waiting:
+            self._exchange.answered(job, answer)
+
+    def give_back(self, reason: str) -> None:
+        """Return what waits, untried."""
+        waiting, self.waiting = self.waiting, deque()
+        if waiting:
+            self._exchange.give_back(waiting, reason)
+
+    def tick(self, now: float) -> None:
+        """Once a second: close what idles, give up on what is silent, open what is needed."""
+        for session in list(self.sessions):
+            if session.idle_since is not None and now - session.idle_since > _IDLE_SECONDS:
+                if session in self.idle:
+                    self.idle.remove(session)
+                session.quit()
+            else:
+                session.check_time(now)
+        self.serve()
+
+    def close(self) -> None:
+        """Drop every connection."""
+        for session in list(self.sessions):
+            if session.idle_since is not None:
+                session.quit()
+            else:
+                session.abort()
+
+    # As the feed of its sessions ---------------------------------------------------------------------------------------
+
+    def next_job(self, session: Session) -> Job | None:
+        """The next message, composed at the last moment."""
+        if session.sent >= self._exchange.limits.messages_per_connection:
+            return None
+        while self.waiting:
+            job = self.waiting.popleft()
+            if job.composed is None:
+                job.composed = job.compose(job.copy)
+            if job.composed is not None:
+                return job
+            self._exchange.discarded(job)
+        return None
+
+    def answered(self, job: Job, answer: Answer) -> None:
+        """Pass it on."""
+        self._exchange.answered(job, answer)
+
+    def idled(self, session: Session) -> None:
+        """A session has nothing to do: keep it for a while, or close it when it has done its share."""
+        if session.sent >= self._exchange.limits.messages_per_connection:
+            session.quit()
+        else:
+            self.idle.append(session)
+
+    def returned(self, job: Job, failure: Failure) -> None:
+        """A message comes back unsent: it goes first, unless connections keep breaking on it."""
+        job.returns += 1
+        if job.returns >= _MAX_RETURNS:
+            self._exchange.answered(job, Answer(Stage.MAIL, self.route.site, failure=failure))
+        else:
+            self.waiting.appendleft(job)
+
+    def closed(self, session: Session) -> None:
+        """A connection is gone: open another if there is still work."""
+        self.sessions.discard(session)
+        if session in self.idle:
+            self.idle.remove(session)
+        self._exchange.connection_gone(self)
+        self.serve()

@@ -1,0 +1,35 @@
+"""One copy on its way through the exchange, and what the other side answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from posthouse.delivery.route import Route
+from posthouse.mail.replies import Failure, Stage
+from posthouse.model.messages import Composed, Copy
+from posthouse.model.outcomes import Reply
+
+
+class Answer(Struct, frozen=True):
+    """How an attempt ended: a reply, or a failure without one; at which stage, and at which host."""
+
+    stage: Stage
+    remote: str
+    reply: Reply | None = None
+    failure: Failure | None = None
+
+
+class Job:
+    """A copy that waits for a connection. `compose` is called when a session takes it, so bytes exist only while they leave."""
+
+    __slots__ = ("compose", "composed", "copy", "returns", "route")
+
+    def __init__(self, copy: Copy, route: Route, compose: Callable[[Copy], Composed | None]) -> None:
+        """compose: makes the bytes, or returns None after it has settled the copy otherwise (a field is missing, say)."""
+        self.copy = copy
+        self.route = route
+        self.compose = compose
+        self.composed: Composed | None = None
+        self.returns = 0

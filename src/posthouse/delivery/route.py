@@ -1,0 +1,135 @@
+"""Which servers are responsible for a domain (SMTP-4 to SMTP-7), looked up in bulk and shared through the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from msgspec import Struct
+from publicsuffixlist import PublicSuffixList
+
+from posthouse.db import named_sql
+from posthouse.db.pool import Pool
+from posthouse.mail.replies import Failure
+from posthouse.model.ports import Chance, DnsTrouble, MxHost, NoSuchDomain, Resolver
+
+_SQL = named_sql.load("posthouse.delivery")
+_ROUTE_LIFE = timedelta(hours=1)
+_LOOKUPS_AT_ONCE = 64
+# What a process remembers; a campaign to a million people has far fewer domains.
+_REMEMBERED = 100_000
+UNKNOWN_SITE = 0
+
+
+class Route(Struct, frozen=True):
+    """The way to a domain: its mail exchangers, and the site (mailbox provider) that they belong to.
+
+    implicit: the domain had no MX, so its own address counts (RFC 5321 §5.1).
+    """
+
+    site_id: int
+    site: str
+    mx: tuple[MxHost, ...]
+
+    def hosts(self, chance: Chance) -> list[str]:
+        """Host names in order of preference, equals shuffled."""
+        shuffled = list(self.mx)
+        chance.shuffle(shuffled)
+        return [mx.host for mx in sorted(shuffled, key=lambda mx: mx.preference)]
+
+
+class RouteBook:
+    """Finds routes: from memory, from what another process found, from DNS. DNS failures are not remembered."""
+
+    def __init__(self, pool: Pool, resolver: Resolver) -> None:
+        self._pool = pool
+        self._resolver = resolver
+        self._suffixes = PublicSuffixList()
+        self._known: dict[str, tuple[Route | Failure, datetime]] = {}
+
+    async def find(self, domains: Iterable[str], now: datetime) -> Mapping[str, Route | Failure]:
+        """The route of each domain, or the failure that stands in its way."""
+        found: dict[str, Route | Failure] = {}
+        missing: list[str] = []
+        for domain in domains:
+            known = self._known.get(domain)
+            if known is not None and known[1] > now:
+                found[domain] = known[0]
+            else:
+                missing.append(domain)
+        if missing:
+            await self._find_shared(missing, found, now)
+        return found
+
+    async def _find_shared(self, domains: Sequence[str], found: dict[str, Route | Failure], now: datetime) -> None:
+        for row in await self._pool.fetch(_SQL["known_routes"], domains, now):
+            mx = tuple(MxHost(p, h) for p, h in zip(row["mx_preferences"], row["mx_hosts"], strict=True))
+            route = Failure.NULL_MX if mx[0].host == "." else Route(row["site_id"], row["site"], mx)
+            self._remember(row["domain"], route, now)
+            found[row["domain"]] = route
+        missing = [domain for domain in domains if domain not in found]
+        if not missing:
+            return
+        gate = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
+        answers = await asyncio.gather(*(self._look_up(domain, gate) for domain in missing))
+        await self._keep(dict(zip(missing, answers, strict=True)), found, now)
+
+    async def _look_up(self, domain: str, gate: asyncio.Semaphore) -> tuple[MxHost, ...] | Failure:
+        async with gate:
+            try:
+                mx = tuple(await self._resolver.mx(domain))
+                if mx:
+                    return mx
+                # No MX at all: the domain's own address counts, with preference 0. An MX that is there but does not work never does.
+                return (MxHost(0, domain),) if await self._resolver.addresses(domain) else Failure.NO_ADDRESS
+            except NoSuchDomain:
+                return Failure.DNS_NXDOMAIN
+            except DnsTrouble:
+                return Failure.DNS_TEMPORARY
+
+    async def _keep(
+        self,
+        answers: Mapping[str, tuple[MxHost, ...] | Failure],
+        found: dict[str, Route | Failure],
+        now: datetime,
+    ) -> None:
+        usable = {domain: mx for domain, mx in answers.items() if not isinstance(mx, Failure)}
+        names = {domain: self._site_name(mx) for domain, mx in usable.items()}
+        await self._pool.execute(_SQL["make_sites"], list(set(names.values())))
+        numbers = {
+            row["name"]: row["site_id"] for row in await self._pool.fetch(_SQL["site_ids"], list(set(names.values())))
+        }
+        for domain, answer in answers.items():
+            if isinstance(answer, Failure):
+                found[domain] = answer
+                if answer is Failure.DNS_NXDOMAIN:
+                    self._remember(domain, answer, now)
+            elif answer[0].host == ".":
+                found[domain] = Failure.NULL_MX
+                self._remember(domain, Failure.NULL_MX, now)
+            else:
+                route = Route(numbers[names[domain]], names[domain], answer)
+                found[domain] = route
+                self._remember(domain, route, now)
+        # In one order everywhere, so that two senders that learn the same domains cannot deadlock.
+        kept = sorted(usable)
+        await self._pool.execute(
+            _SQL["keep_routes"],
+            kept,
+            [numbers[names[domain]] for domain in kept],
+            [" ".join(mx.host for mx in usable[domain]) for domain in kept],
+            [" ".join(str(mx.preference) for mx in usable[domain]) for domain in kept],
+            now,
+            now + _ROUTE_LIFE,
+        )
+
+    def _remember(self, domain: str, route: Route | Failure, now: datetime) -> None:
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[domain] = (route, now + _ROUTE_LIFE)
+
+    def _site_name(self, mx: Sequence[MxHost]) -> str:
+        """The organisation behind the most preferred exchanger: all domains that Google hosts are one site (SHP-1)."""
+        best = min(mx, key=lambda each: (each.preference, each.host)).host
+        return self._suffixes.privatesuffix(best) or best

@@ -1,0 +1,34 @@
+-- name: record
+-- Append events; one that is there already changes nothing.
+insert into ledger (workspace_id, message_id, kind, nth, at, campaign_id, contact_id, site_id, detail)
+select e.workspace_id, e.message_id, e.kind, e.nth, timestamptz 'epoch' + e.at * interval '1 microsecond',
+       e.campaign_id, e.contact_id, e.site_id, e.detail::jsonb
+from unnest($1::integer[], $2::bigint[], $3::event_kind[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::integer[],
+            $9::text[])
+    as e (workspace_id, message_id, kind, nth, at, campaign_id, contact_id, site_id, detail)
+on conflict do nothing;
+
+-- name: record_late
+-- Append "delivered" news that came after the message was settled: a replay of the same attempt changes nothing, another is a double.
+insert into ledger (workspace_id, message_id, kind, nth, at, campaign_id, contact_id, site_id, detail)
+select e.workspace_id, e.message_id, 'redelivered', e.nth, timestamptz 'epoch' + e.at * interval '1 microsecond',
+       e.campaign_id, e.contact_id, e.site_id, e.detail::jsonb
+from unnest($1::integer[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::integer[], $8::text[])
+    as e (workspace_id, message_id, nth, at, campaign_id, contact_id, site_id, detail)
+where not exists (
+    select 1 from ledger l
+    where l.workspace_id = e.workspace_id and l.message_id = e.message_id and l.kind = 'delivered' and l.nth = e.nth
+)
+on conflict do nothing;
+
+-- name: history
+-- The whole life of one message, oldest first.
+select kind, nth, at, campaign_id, contact_id, site_id, detail
+from ledger
+where message_id = $1
+order by at, nth;
+
+-- name: make_room
+-- Make sure that message ids from $1 up to $2 have a partition.
+select add_message_range('ledger', low, low + $3::bigint)
+from generate_series($1::bigint / $3::bigint * $3::bigint, $2::bigint, $3::bigint) as low;

@@ -1,0 +1,28 @@
+"""The queue: everything that must be sent is a row here, with its lane, the time it falls due and the reason that it waits.
+
+Writes the tables `queue`, `lanes` and `settle_marks`, and the outcome journal on disk. Never talks to the network, never decides what
+a reply means.
+"""
+
+from posthouse.queue.claim import DueLane, LaneRoom, claim, due_lanes, next_due
+from posthouse.queue.hold import release_held, waiting_counts
+from posthouse.queue.journal import Journal, JournalFull
+from posthouse.queue.put import next_message_ids, put_chunk
+from posthouse.queue.settle import put_back, settle, settled_mark
+
+__all__ = [
+    "DueLane",
+    "Journal",
+    "JournalFull",
+    "LaneRoom",
+    "claim",
+    "due_lanes",
+    "next_due",
+    "next_message_ids",
+    "put_back",
+    "put_chunk",
+    "release_held",
+    "settle",
+    "settled_mark",
+    "waiting_counts",
+]

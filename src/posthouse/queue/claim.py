@@ -1,0 +1,64 @@
+"""Taking work: one statement serves many lanes, and writes attempt and next try before anybody dials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from msgspec import Struct
+
+from posthouse.db import named_sql
+from posthouse.db.pool import Connection, Pool
+from posthouse.model.messages import Copy
+
+_SQL = named_sql.load("posthouse.queue")
+
+
+class DueLane(Struct, frozen=True):
+    """A lane with something due: (workspace, pool, site, priority); a lower priority number goes first."""
+
+    lane_id: int
+    site_id: int
+    workspace_id: int
+    priority: int
+
+
+class LaneRoom(Struct, frozen=True):
+    """How many messages a sender takes from a lane. due_from: nothing older is left in it, as far as this sender knows."""
+
+    lane_id: int
+    room: int
+    due_from: datetime
+
+
+async def due_lanes(pool: Pool, now: datetime, *, sandbox: bool) -> list[DueLane]:
+    """Lanes with due messages whose site does not rest, urgent ones first."""
+    return [
+        DueLane(row["lane_id"], row["site_id"], row["workspace_id"], row["priority"])
+        for row in await pool.fetch(_SQL["due_lanes"], now, sandbox)
+    ]
+
+
+async def claim(pool: Pool, rooms: Sequence[LaneRoom], now: datetime, in_flight: timedelta) -> list[Copy]:
+    """Claim due messages, at most `room` of each lane. They fall due again after `in_flight` should this process die.
+
+    A copy whose `withheld` is set must not be sent.
+    """
+    rows = await pool.fetch(
+        _SQL["claim"],
+        [r.lane_id for r in rooms],
+        [r.room for r in rooms],
+        [r.due_from for r in rooms],
+        now,
+        now + in_flight,
+    )
+    return [Copy(*row) for row in rows]
+
+
+async def next_due(connection: Connection, *, sandbox: bool) -> datetime | None:
+    """When the earliest waiting message falls due; None while one is claimed, or when nothing waits."""
+    if await connection.fetchval(_SQL["count_claimed"], sandbox):
+        return None
+    row = await connection.fetchrow(_SQL["next_due"], sandbox)
+    due: datetime | None = row["due"] if row is not None else None
+    return due
