@@ -8,6 +8,7 @@ from posthouse.sandbox.plan import People, Plan, PlanWrong, Ready
 from posthouse.sandbox.process import Sandbox, start
 from posthouse.sandbox.records import Record, RecordKind, read_records
 from posthouse.sandbox.service import SandboxUnavailable
+from posthouse.sandbox.status import Status, read_status
 from posthouse.sandbox.zones import ZoneRecord, publish
 
 __all__ = [
@@ -19,8 +20,10 @@ __all__ = [
     "RecordKind",
     "Sandbox",
     "SandboxUnavailable",
+    "Status",
     "ZoneRecord",
     "publish",
     "read_records",
+    "read_status",
     "start",
 ]

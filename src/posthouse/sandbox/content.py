@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 _LINE_OCTETS = 998
+# Most mail passes this one scan. The dot excludes LF and the "+" forbids backtracking, so it stays linear.
+_GOOD_LINES = re.compile(rb"(?:.{0,998}\r\n)*+\Z")
 _MESSAGE_ID = re.compile(rb"^message-id:(?:[ \t]|\r\n[ \t])*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
@@ -17,18 +19,14 @@ def unstuffed(wire: bytes) -> bytes:
 
 def fault_of(content: bytes) -> str | None:
     """The sentence that says why a message is refused, or None: bare CR or LF (§2.3.8), or a line over 998 octets (§4.5.3.1.6)."""
+    if content.count(b"\r") == content.count(b"\n") and _GOOD_LINES.match(content):
+        return None
     ends = content.count(b"\r\n")
     if content.count(b"\n") != ends:
         return "Bare LF received: lines end with CRLF"
     if content.count(b"\r") != ends:
         return "Bare CR received: lines end with CRLF"
-    at, size = 0, len(content)
-    while size - at > _LINE_OCTETS + 2:
-        end = content.rfind(b"\n", at, at + _LINE_OCTETS + 2)
-        if end < 0:
-            return f"Line longer than {_LINE_OCTETS} octets"
-        at = end + 1
-    return None
+    return f"Line longer than {_LINE_OCTETS} octets"
 
 
 def message_id_of(content: bytes) -> str:

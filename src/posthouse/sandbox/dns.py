@@ -106,6 +106,8 @@ class Answers:
     def _recipient_domain(self, domain: str, rdtype: str) -> list[tuple[str, str]] | Fate:
         named = self._zones.fate_of(domain) or self._domains.get(domain, "")
         fate = _FATES.get(named)
+        if named and fate is None and named not in self._personas:
+            return Fate.SERVFAIL
         if fate in (Fate.NXDOMAIN, Fate.SERVFAIL, Fate.SILENT):
             return fate
         if fate is Fate.NULL_MX:

@@ -18,6 +18,7 @@ import msgspec
 from posthouse.sandbox.plan import Plan, Ready, check_plan, ready_from_json, to_json
 from posthouse.sandbox.records import Record, read_records
 from posthouse.sandbox.service import SandboxUnavailable, Service
+from posthouse.sandbox.status import Status, read_status
 
 _READY_SECONDS = 30.0
 _STOP_SECONDS = 10.0
@@ -35,6 +36,10 @@ class Sandbox:
     def records(self) -> Iterator[Record]:
         """Everything that is written down so far."""
         return read_records(self.ready.record_file)
+
+    def status(self) -> Status:
+        """How far it has come, at most about 100 ms ago."""
+        return read_status(self.ready.status_file)
 
     def stop(self) -> None:
         """End the process after it has written everything down; does nothing where it has ended."""
@@ -121,8 +126,8 @@ async def _serve(plan: Plan, announce: Callable[[Ready], None], with_parent: boo
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     watch = loop.create_task(_watch_parent(stop)) if with_parent else None
-    announce(ready)
     try:
+        announce(ready)
         await service.run(stop)
     finally:
         if watch is not None:

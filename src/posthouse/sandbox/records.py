@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
@@ -78,12 +79,12 @@ class Records:
         self._keep = keep
         self._lines: list[bytes] = []
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self.counts: dict[str, int] = {}
+        self.accepted: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
 
     def write(self, note: Note) -> None:
         """Add one line, stamped with the present moment."""
-        name = f"{note.kind}-{'yes' if note.accepted else 'no'}"
-        self.counts[name] = self.counts.get(name, 0) + 1
+        (self.accepted if note.accepted else self.refused)[note.kind] += 1
         if not self._keep:
             return
         record = Record(

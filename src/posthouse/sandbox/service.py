@@ -12,20 +12,27 @@ from functools import partial
 from posthouse.clock import JumpingClock, SystemClock
 from posthouse.model.errors import PosthouseError
 from posthouse.model.ports import Clock
+from posthouse.sandbox.agenda import Agenda
 from posthouse.sandbox.ca import Authority
 from posthouse.sandbox.dns import Answers, serve_dns
 from posthouse.sandbox.lots import Lots
 from posthouse.sandbox.manners import Manners
+from posthouse.sandbox.moments import moment
+from posthouse.sandbox.people import Crowd
 from posthouse.sandbox.personas import Homes, Persona, load_personas
-from posthouse.sandbox.plan import Plan, Ready, check_plan
+from posthouse.sandbox.plan import Plan, Ready, check_plan, host_and_port
 from posthouse.sandbox.records import Records
+from posthouse.sandbox.returns import Returns
 from posthouse.sandbox.smtp import Letter, Post, Session
+from posthouse.sandbox.status import Status, StatusFile
+from posthouse.sandbox.visitor import Visitor
 from posthouse.sandbox.zones import Zones
 
 _DNS_HOST = "127.0.0.1"
 _PORT_TRIES = 50
 _BACKLOG = 1024
 _BEAT_SECONDS = 0.02
+_BEATS_A_STATUS = 5
 
 
 class SandboxUnavailable(PosthouseError):
@@ -50,24 +57,47 @@ class Service:
         self._clock: Clock = JumpingClock(plan.clock_file) if plan.clock_file else SystemClock()
         self._zones = Zones(plan.directory)
         self._records = Records(plan.directory / "received.jsonl", self._clock, keep=plan.record)
+        self._agenda = Agenda(self._clock)
+        self._status = StatusFile(plan.directory / "status.json")
+        self._door = host_and_port(plan.bounce_mx, "bounce_mx") if plan.bounce_mx else None
+        self._returns = Returns(self._clock, self._agenda, self._records, self._door)
+        self._visitor: Visitor | None = None
         self._servers: list[asyncio.Server] = []
 
     async def open(self) -> Ready:
         """Listen everywhere. Raises SandboxUnavailable where a port is taken."""
         addresses = addresses_of(self._personas)
         authority = Authority(self._plan.directory)
+        if self._plan.public_address:
+            web = host_and_port(self._plan.public_address, "public_address")
+            self._visitor = Visitor(web, authority.certificate_file)
+        self._crowd = Crowd(
+            self._plan.people,
+            self._lots,
+            self._clock,
+            self._agenda,
+            self._records,
+            self._zones,
+            self._visitor,
+            self._door,
+        )
+        answers = Answers(
+            Homes(self._personas, self._lots), addresses, self._personas, self._zones, self._plan.domains
+        )
         try:
-            sockets = bind_all([ip for pair in addresses.values() for ip in pair], self._plan.smtp_port)
-            homes = Homes(self._personas, self._lots)
-            answers = Answers(homes, addresses, self._personas, self._zones, self._plan.domains)
             dns_port, dns_server, self._datagrams = await serve_dns(answers, _DNS_HOST, self._plan.dns_port)
+            sockets = bind_all([ip for pair in addresses.values() for ip in pair], self._plan.smtp_port)
         except OSError as error:
-            raise SandboxUnavailable(f"The sandbox cannot listen: {error.strerror or error}.") from error
+            raise SandboxUnavailable(
+                f"The sandbox cannot listen on its DNS port {self._plan.dns_port} and SMTP port {self._plan.smtp_port}: "
+                f"{error.strerror or error}. Choose other ports, or 0 for free ones."
+            ) from error
         self._servers.append(dns_server)
         for persona in self._personas:
             await self._open_provider(persona, authority, sockets[: len(persona.hosts)])
             del sockets[: len(persona.hosts)]
         hosts = self._plan.public_hosts
+        self._status.write(self._now())
         public = authority.issue("public", hosts) if hosts else None
         return Ready(
             pid=os.getpid(),
@@ -94,9 +124,14 @@ class Service:
             self._servers.append(server)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Keep time until `stop` is set."""
+        """Keep time until `stop` is set: what is due is started and what was recorded is written, every 20 ms."""
+        beats = 0
         while not stop.is_set():
+            self._agenda.start_due()
             self._records.flush()
+            if beats % _BEATS_A_STATUS == 0:
+                self._status.write(self._now())
+            beats += 1
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _BEAT_SECONDS)
 
@@ -105,10 +140,27 @@ class Service:
         self._datagrams.close()
         for server in self._servers:
             server.close()
+        await self._agenda.close()
+        if self._visitor is not None:
+            await self._visitor.close()
+        self._status.write(self._now())
         self._records.close()
 
+    def _now(self) -> Status:
+        return Status(
+            serial=0,
+            at=moment(self._clock),
+            accepted=dict(self._records.accepted),
+            refused=dict(self._records.refused),
+            pending={kind: count for kind, count in self._agenda.pending.items() if count},
+            in_flight=self._agenda.in_flight,
+            next_due=self._agenda.next_due,
+            last_due=self._agenda.last_due,
+        )
+
     def _deliver(self, letter: Letter) -> None:
-        pass
+        if not self._returns.takes(letter):
+            self._crowd.receive(letter)
 
 
 def bind_all(addresses: list[str], port: int) -> list[socket.socket]:

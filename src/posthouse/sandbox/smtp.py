@@ -155,6 +155,7 @@ class Session(asyncio.Protocol):
         self._recipients: list[str] = []
         self._drop: DropPoint | None = None
         self._oversize = False
+        self._stuffed = False
 
     # -- commands
 
@@ -303,33 +304,40 @@ class Session(asyncio.Protocol):
     # -- content
 
     def _take_content(self) -> bool:
-        """Look for the end of the content; False while it has not arrived."""
+        """Look for the end of the content; False while it has not arrived. One search finds stuffed dots and the end alike."""
         buffer = self._buffer
         if self._drop is DropPoint.CONTENT and buffer:
             self._cut()
             return False
         if buffer.startswith(b".\r\n") and not self._oversize:
-            end, used = 0, 3
-        else:
-            found = buffer.find(b"\r\n.\r\n", max(0, self._scanned - 4))
-            if found < 0:
-                self._keep_within_size()
-                return False
-            end, used = found + 2, found + 5
-        with memoryview(buffer) as view:
+            return self._end_of_content(0, 3)
+        if buffer.startswith(b"."):
+            self._stuffed = True
+        at = buffer.find(b"\r\n.", self._scanned)
+        while at >= 0:
+            after = buffer[at + 3 : at + 5]
+            if after == b"\r\n":
+                return self._end_of_content(at + 2, at + 5)
+            if len(after) < 2:
+                break
+            self._stuffed = True
+            at = buffer.find(b"\r\n.", at + 3)
+        self._scanned = at if at >= 0 else max(0, len(buffer) - 2)
+        if len(buffer) > self._manners.persona.size:
+            self._oversize = True
+            del buffer[: self._scanned]
+            self._scanned = 0
+        return False
+
+    def _end_of_content(self, end: int, used: int) -> bool:
+        with memoryview(self._buffer) as view:
             wire = bytes(view[:end])
-        del buffer[:used]
-        self._scanned = 0
-        self._end_of_content(wire)
+        del self._buffer[:used]
+        self._judge(wire, unstuffed(wire) if self._stuffed else wire)
+        self._forget_message()
         return True
 
-    def _keep_within_size(self) -> None:
-        if len(self._buffer) > self._manners.persona.size:
-            self._oversize = True
-            del self._buffer[:-4]
-        self._scanned = len(self._buffer)
-
-    def _end_of_content(self, wire: bytes) -> None:
+    def _judge(self, wire: bytes, content: bytes) -> None:
         fault = fault_of(wire)
         if self._oversize or len(wire) > self._manners.persona.size:
             refusal: Answer | None = _TOO_BIG
@@ -337,7 +345,6 @@ class Session(asyncio.Protocol):
             refusal = answer(550, "5.6.0", fault)
         else:
             refusal = self._manners.at_dot(self._ip)
-        content = unstuffed(wire)
         message_id = message_id_of(content)
         if self._drop is DropPoint.DOT:
             self._cut()
@@ -347,7 +354,6 @@ class Session(asyncio.Protocol):
             self._say(refusal.wire, closes=refusal.closes)
         else:
             self._accept(content, message_id)
-        self._forget_message()
 
     def _accept(self, content: bytes, message_id: str) -> None:
         text = f"2.0.0 OK queued as {self._messages}"
