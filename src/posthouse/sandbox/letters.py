@@ -16,7 +16,7 @@ _BOUNDARY = re.compile(rb"boundary=\"?([^\";\r\n]+)", re.IGNORECASE)
 _QUOTED = r"""\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))"""
 _IMAGE = re.compile(r"<img\b[^>]*?\ssrc" + _QUOTED, re.IGNORECASE)
 _LINK = re.compile(r"<a\b[^>]*?\shref" + _QUOTED, re.IGNORECASE)
-_HTTPS_URI = re.compile(r"<\s*(https://[^>\s]+)\s*>", re.IGNORECASE)
+_WEB_URI = re.compile(r"<\s*(https?://[^>\s]+)\s*>", re.IGNORECASE)
 _IN_BRACKETS = re.compile(r"<([^<>]+)>")
 
 
@@ -34,12 +34,13 @@ def read_letter(content: bytes, is_public_host: Callable[[str], bool]) -> Readin
     """Read a message. is_public_host: whether a host name (lower case) is one of the sender's; only such images and links count."""
     head, _, _ = content.partition(b"\r\n\r\n")
     headers = _headers(head)
-    unsubscribe = _one_click(headers)
     html = _html_of(content)
     pixels = _found(_IMAGE, html, is_public_host)
-    leave = _way(urlsplit(unsubscribe)) if unsubscribe else None
-    links = tuple(url for url in _found(_LINK, html, is_public_host) if _way(urlsplit(url)) != leave)
-    return Reading(pixels[-1] if pixels else None, links, unsubscribe, _complaint_address(headers), head + b"\r\n")
+    exits = [_way(url) for url in _WEB_URI.findall(headers.get("list-unsubscribe", ""))]
+    links = tuple(url for url in _found(_LINK, html, is_public_host) if _way(url) not in exits)
+    return Reading(
+        pixels[-1] if pixels else None, links, _one_click(headers), _complaint_address(headers), head + b"\r\n"
+    )
 
 
 def _headers(head: bytes) -> dict[str, str]:
@@ -55,8 +56,11 @@ def _one_click(headers: dict[str, str]) -> str | None:
     # RFC 8058 §3.1: without this exact value there is no one-click.
     if headers.get("list-unsubscribe-post", "").replace(" ", "").lower() != "list-unsubscribe=one-click":
         return None
-    match = _HTTPS_URI.search(headers.get("list-unsubscribe", ""))
-    return match[1] if match and _split(match[1]) else None
+    for url in _WEB_URI.findall(headers.get("list-unsubscribe", "")):
+        parts = _split(url)
+        if parts is not None and parts.scheme == "https":
+            return str(url)
+    return None
 
 
 def _complaint_address(headers: dict[str, str]) -> str | None:
@@ -114,6 +118,7 @@ def _split(url: str) -> SplitResult | None:
     return parts if parts.scheme in ("http", "https") and named else None
 
 
-def _way(parts: SplitResult) -> tuple[str | None, str]:
+def _way(url: str) -> tuple[str | None, str] | None:
     # A link that leads where List-Unsubscribe leads is no offer to click on: people who leave do so by the header.
-    return parts.hostname, parts.path.lstrip("/").partition("/")[0]
+    parts = _split(url)
+    return (parts.hostname, parts.path.lstrip("/").partition("/")[0]) if parts else None

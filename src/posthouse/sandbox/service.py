@@ -81,9 +81,7 @@ class Service:
             self._visitor,
             self._door,
         )
-        answers = Answers(
-            Homes(self._personas, self._lots), addresses, self._personas, self._zones, self._plan.domains
-        )
+        answers = Answers(Homes(self._personas, self._lots), addresses, self._personas, self._zones, self._plan.domains)
         try:
             dns_port, dns_server, self._datagrams = await serve_dns(answers, _DNS_HOST, self._plan.dns_port)
             sockets = bind_all([ip for pair in addresses.values() for ip in pair], self._plan.smtp_port)
