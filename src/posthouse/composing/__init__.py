@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from posthouse.composing.compiling import compile_message
     from posthouse.composing.composer import Composer, missing_fields
     from posthouse.composing.draft import Draft, Frame, Lacking, RenderFailed
+    from posthouse.composing.proof import prove_template
+    from posthouse.composing.render_child import RenderChild
 
 __all__ = [
     "CompiledMessage",
@@ -24,9 +26,11 @@ __all__ = [
     "Draft",
     "Frame",
     "Lacking",
+    "RenderChild",
     "RenderFailed",
     "compile_message",
     "missing_fields",
+    "prove_template",
 ]
 
 _HOMES = {
@@ -35,9 +39,11 @@ _HOMES = {
     "Draft": "draft",
     "Frame": "draft",
     "Lacking": "draft",
+    "RenderChild": "render_child",
     "RenderFailed": "draft",
     "compile_message": "compiling",
     "missing_fields": "composer",
+    "prove_template": "proof",
 }
 
 

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Self
 
 import msgspec
 from msgspec import Struct
 
+from posthouse.composing.compiled_kinds import Part, TokenKind
 from posthouse.composing.escaping import Place
 from posthouse.model.errors import TemplateWrong
 
 # Raised whenever an older stored message could no longer be filled as it was meant.
 _FORMAT = 1
-
-
-class TokenKind(IntEnum):
-    """Which of a recipient's tokens a slot wants."""
-
-    CLICK = 0
-    OPEN = 1
-    UNSUBSCRIBE = 2
-
-
-class Part(IntEnum):
-    """The three texts of a message, each with a template of its own."""
-
-    SUBJECT = 0
-    TEXT = 1
-    HTML = 2
 
 
 class TokenSlot(Struct, frozen=True, tag="t"):
@@ -93,6 +77,11 @@ class CompiledMessage(Struct, frozen=True):
     def engine(self) -> bool:
         """Whether the render child is needed: some part has more than blanks."""
         return bool(self.sources)
+
+    @property
+    def child_sources(self) -> dict[str, str]:
+        """`sources` as the render child takes them, by the part's name."""
+        return {part.name.lower(): source for part, source in self.sources.items()}
 
     def to_bytes(self) -> bytes:
         """For storage; `from_bytes` gives back an equal message."""

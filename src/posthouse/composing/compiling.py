@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 
-from posthouse.composing.compiled import CompiledMessage, FieldSlot, Filling, Part, RenderedSlot
+from posthouse.composing.compiled import CompiledMessage, FieldSlot, Filling, RenderedSlot
+from posthouse.composing.compiled_kinds import Part
 from posthouse.composing.draft import Draft, Frame
-from posthouse.composing.engine_source import engine_source
+from posthouse.composing.engine_source import engine_source, subject_source
 from posthouse.composing.escaping import Place
 from posthouse.composing.filling import FillingBuilder
 from posthouse.composing.layout import PartLayout, lay_out
 from posthouse.composing.links import LinkTable
 from posthouse.composing.lint import lint, required_fields
-from posthouse.composing.markup import prepare_markup
 from posthouse.composing.marks import Marks
+from posthouse.composing.markup import prepare_markup
 from posthouse.composing.tags import POSTAL_ADDRESS, UNSUBSCRIBE_URL, FieldTag, split_tags, template_wrong
 from posthouse.mail.address import parse_address
 from posthouse.mail.header_field import clean_header_text, mailbox_field
@@ -90,13 +91,14 @@ def _our_address(text: str, field: str) -> str:
 def _subject(source: str) -> tuple[tuple[str | FieldSlot | RenderedSlot, ...], str | None]:
     """(pieces, template for the render child)."""
     pieces: list[str | FieldSlot | RenderedSlot] = []
-    for piece in split_tags(source, "Subject"):
+    tags = list(split_tags(source, "Subject"))
+    for piece in tags:
         if isinstance(piece, str):
             pieces.append(_SPACES.sub(" ", piece))
         elif isinstance(piece, FieldTag):
             pieces.append(FieldSlot(piece.name, piece.default, Place.TEXT))
         else:
-            return (RenderedSlot(Part.SUBJECT),), source
+            return (RenderedSlot(Part.SUBJECT),), subject_source(tags)
     if not clean_header_text("".join(piece if isinstance(piece, str) else "x" for piece in pieces)):
         raise template_wrong("Subject", None, "It is empty. Write a subject.")
     return tuple(pieces), None

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
+from urllib.parse import unquote
 
-from posthouse.composing.compiled import CompiledMessage, FieldSlot, LinkSlot, Part, TokenKind, TokenSlot
-from posthouse.composing.draft import Frame, Lacking
+from posthouse.composing.compiled import CompiledMessage, FieldSlot, LinkSlot, TokenSlot
+from posthouse.composing.compiled_kinds import Part, TokenKind
+from posthouse.composing.draft import Frame, Lacking, RenderFailed
+from posthouse.composing.engine_names import TARGET_BEGINS, TARGET_ENDS, TOKEN_NAMES
 from posthouse.composing.filling import Filler, field_text
 from posthouse.composing.message_header import HeaderWriter, subject_value
+from posthouse.composing.render_child import RenderChild
 from posthouse.mail.dkim import Signer
+from posthouse.mail.quoted_printable import SOFT_BREAK
 from posthouse.mail.tokens import Purpose, Subject, Tokens
 from posthouse.model.messages import Composed, Copy
 
@@ -20,6 +26,7 @@ _PURPOSES = {
     TokenKind.OPEN: Purpose.OPEN,
     TokenKind.UNSUBSCRIBE: Purpose.UNSUBSCRIBE,
 }
+_TARGET = re.compile(f"{TARGET_BEGINS}([^{TARGET_BEGINS}{TARGET_ENDS}]*){TARGET_ENDS}".encode())
 # Copying a hash state costs as much as hashing about 300 octets.
 _PREFIX_WORTH_KEEPING = 1024
 
@@ -41,6 +48,7 @@ class Composer:
         self._purposes = tuple(_PURPOSES[kind] for kind in self._kinds)
         self._return_path_end = f"@{frame.bounce_domain}"
         self._subject = compiled.subject
+        self._sources = compiled.child_sources
         self._fixed_subject = (
             subject_value("".join(map(str, self._subject))) if all(isinstance(p, str) for p in self._subject) else None
         )
@@ -53,12 +61,73 @@ class Composer:
 
         at: when it is sent, aware, UTC. The same copy at the same time gives the same octets, but for what a signer adds by chance.
         """
-        subject = Subject(copy.workspace_id, copy.campaign_id, copy.list_id, copy.contact_id, copy.message_id)
-        tokens = dict(zip(self._kinds, self._tokens.links(self._purposes, subject), strict=True))
+        subject, tokens = self._named(copy)
         return self._composed(copy, at, subject, tokens, {})
 
+    async def compose_many(
+        self, copies: Sequence[Copy], at: datetime, renderer: RenderChild
+    ) -> list[Composed | Lacking | RenderFailed]:
+        """The messages for many recipients, one answer for each copy; the way for a template that needs the engine.
+
+        The child gets merge fields and ready tokens, never a key.
+        """
+        if not self._compiled.engine:
+            return [self.compose(copy, at) for copy in copies]
+        results: list[Composed | Lacking | RenderFailed | None] = []
+        waiting: list[tuple[int, Copy, Subject, dict[TokenKind, str]]] = []
+        for copy in copies:
+            lacking = missing_fields(self._compiled, copy.fields)
+            results.append(Lacking(lacking) if lacking else None)
+            if not lacking:
+                subject, tokens = self._named(copy)
+                waiting.append((len(results) - 1, copy, subject, tokens))
+        batch = [self._values(copy, tokens) for _, copy, _, tokens in waiting]
+        rendered = await renderer.render(self._sources, batch)
+        for (index, copy, subject, tokens), parts in zip(waiting, rendered, strict=True):
+            if isinstance(parts, RenderFailed):
+                results[index] = parts
+            else:
+                by_part = self._sealed(dict(zip(self._compiled.sources, parts, strict=True)), subject, tokens)
+                results[index] = self._composed(copy, at, subject, tokens, by_part)
+        return [result for result in results if result is not None]
+
+    def _named(self, copy: Copy) -> tuple[Subject, dict[TokenKind, str]]:
+        subject = Subject(copy.workspace_id, copy.campaign_id, copy.list_id, copy.contact_id, copy.message_id)
+        return subject, dict(zip(self._kinds, self._tokens.links(self._purposes, subject), strict=True))
+
+    def _values(self, copy: Copy, tokens: Mapping[TokenKind, str]) -> dict[str, Any]:
+        contact = {**copy.fields, "email": copy.email}
+        return {
+            **contact,
+            "contact": contact,
+            "unsubscribe_url": f"{self._frame.public_url}/u/{tokens[TokenKind.UNSUBSCRIBE]}",
+            "postal_address": self._frame.postal_address,
+            **{TOKEN_NAMES[kind]: token for kind, token in tokens.items()},
+        }
+
+    def _sealed(
+        self, parts: Mapping[Part, bytes], subject: Subject, tokens: Mapping[TokenKind, str]
+    ) -> dict[Part, bytes]:
+        """The rendered parts with every marked target turned into a tracking link."""
+        sealed: dict[Part, bytes] = {}
+        for part, octets in parts.items():
+
+            def link(target: re.Match[bytes], markup: bool = part is Part.HTML) -> bytes:
+                return (
+                    self._filler.redirect(unquote(target[1].decode()), markup, tokens[TokenKind.CLICK], subject)
+                    + SOFT_BREAK
+                )
+
+            sealed[part] = _TARGET.sub(link, octets)
+        return sealed
+
     def _composed(
-        self, copy: Copy, at: datetime, subject: Subject, tokens: Mapping[TokenKind, str], rendered: Mapping[int, bytes]
+        self,
+        copy: Copy,
+        at: datetime,
+        subject: Subject,
+        tokens: Mapping[TokenKind, str],
+        rendered: Mapping[Part, bytes],
     ) -> Composed | Lacking:
         email = copy.email
         subject_line = self._fixed_subject
@@ -78,7 +147,7 @@ class Composer:
         outside_ascii = not email.isascii()
         return Composed(f"b-{token}{self._return_path_end}", email, header + body, outside_ascii, outside_ascii)
 
-    def _filled_subject(self, fields: Mapping[str, Any], email: str, rendered: Mapping[int, bytes]) -> bytes | None:
+    def _filled_subject(self, fields: Mapping[str, Any], email: str, rendered: Mapping[Part, bytes]) -> bytes | None:
         parts: list[str] = []
         for piece in self._subject:
             if isinstance(piece, str):

@@ -49,8 +49,9 @@ class Lacking(Struct, frozen=True):
 class RenderFailed(Struct, frozen=True):
     """No message: the template could not be rendered for this recipient.
 
-    quarantined: the template has brought the render child down too often and is not tried again.
+    child_lost: the render process hung or died over it; quarantined: it did so too often, and the template is not tried again.
     """
 
     reason: str
+    child_lost: bool = False
     quarantined: bool = False

@@ -64,8 +64,8 @@ def encode_for(place: Place, text: str) -> bytes:
 
 
 def text_of(value: object) -> str:
-    """A JSON value as people read it: true and false in lower case, nothing for null."""
-    if value is None:
+    """A JSON value as people read it: true and false in lower case, nothing for null, nothing for a method of a container."""
+    if value is None or callable(value):
         return ""
     if value is True or value is False:
         return "true" if value else "false"

@@ -12,9 +12,10 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-from posthouse.composing.compiled import FieldSlot, Filling, LinkSlot, RenderedSlot, Slot, TokenKind, TokenSlot
+from posthouse.composing.compiled import FieldSlot, Filling, LinkSlot, RenderedSlot, Slot, TokenSlot
+from posthouse.composing.compiled_kinds import Part, TokenKind
 from posthouse.composing.escaping import Place, encode_for, escape_markup, escape_url_part, text_of, whole_url
-from posthouse.mail.quoted_printable import LINE_ROOM, SOFT_BREAK, clean_text, encode, encode_value
+from posthouse.mail.quoted_printable import LINE_ROOM, SOFT_BREAK, clean_text, encode, encode_value, wrap_encoded
 from posthouse.mail.tokens import Purpose, Subject, Tokens
 
 # 13 octets and five numbers of up to 23 octets together; a longer token is cut by a soft break.
@@ -70,6 +71,9 @@ class FillingBuilder:
 
     def finish(self) -> Filling:
         """The layout, each slot listed once: tokens first, then fields, links and rendered parts."""
+        if len(self._segments) == 1:
+            # Filler picks by itemgetter, which gives no tuple for a single index.
+            self._segments.append(bytearray())
         statics = tuple(bytes(s) for s in self._segments if isinstance(s, bytearray))
         kinds = (TokenSlot, FieldSlot, LinkSlot, RenderedSlot)
         unique = dict.fromkeys(s for s in self._segments if not isinstance(s, bytearray))
@@ -98,7 +102,7 @@ class Filler:
 
     def __init__(self, filling: Filling, public_url: str, tokens: Tokens) -> None:
         self._statics = list(filling.statics)
-        self._pick = itemgetter(*filling.order, filling.order[-1])
+        self._pick = itemgetter(*filling.order)
         self._kinds = tuple(slot.kind for slot in filling.slots if isinstance(slot, TokenSlot))
         self._fields = [
             (s.name, s.default, _IS_SAFE[s.place], s.place) for s in filling.slots if isinstance(s, FieldSlot)
@@ -114,10 +118,12 @@ class Filler:
         email: str,
         tokens: Mapping[TokenKind, str],
         subject: Subject,
-        rendered: Mapping[int, bytes],
+        rendered: Mapping[Part, bytes],
     ) -> bytes | None:
         """The body for one recipient; None when a required field is empty."""
-        values = [wrap_token(tokens[kind]) for kind in self._kinds]
+        values = [tokens[kind].encode() for kind in self._kinds]
+        if values and len(values[0]) > TOKEN_ROOM:
+            values = [wrap_token(token) for token in values]
         get = fields.get
         for name, default, is_safe, place in self._fields:
             value = email if name == "email" else get(name)
@@ -136,23 +142,22 @@ class Filler:
                 values.append(self.redirect(target, link.markup, tokens[TokenKind.CLICK], subject))
         if self._rendered:
             values += [rendered[part] for part in self._rendered]
-        # itemgetter of one index would give no tuple: the builder repeats the last index, and the join leaves it out.
-        return b"".join(self._pick(self._statics + values)[:-1])
+        return b"".join(self._pick(self._statics + values))
 
     def redirect(self, target: str, markup: bool, click_token: str, subject: Subject) -> bytes:
         """A tracking link to a target of this recipient alone, sealed for this copy; anything but a web address leads nowhere."""
         if not target.lower().startswith(("http://", "https://")):
             return encode_value(escape_markup(target) if markup else target)
         seal = self._tokens.seal_text(Purpose.CLICK, subject, target)
-        url = f"{self._redirect}{click_token}?to={escape_url_part(target)}&s={seal}"
-        return encode_value(escape_markup(url) if markup else url)
+        # Every octet is unreserved or written here: "=" is the only one to encode.
+        ampersand = "&amp;" if markup else "&"
+        return wrap_encoded(
+            f"{self._redirect}{click_token}?to=3D{escape_url_part(target)}{ampersand}s=3D{seal}".encode()
+        )
 
 
-def wrap_token(token: str) -> bytes:
+def wrap_token(octets: bytes) -> bytes:
     """A token's octets, cut where it is wider than was counted."""
-    octets = token.encode()
-    if len(octets) <= TOKEN_ROOM:
-        return octets
     return SOFT_BREAK.join(octets[at : at + TOKEN_ROOM] for at in range(0, len(octets), TOKEN_ROOM))
 
 

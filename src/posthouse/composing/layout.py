@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from posthouse.composing.compiled import FieldSlot, LinkSlot, Part, RenderedSlot, TokenKind, TokenSlot
+from posthouse.composing.compiled import FieldSlot, LinkSlot, RenderedSlot, TokenSlot
+from posthouse.composing.compiled_kinds import Part, TokenKind
 from posthouse.composing.draft import Frame
 from posthouse.composing.escaping import Place, escape_markup
 from posthouse.composing.filling import FillingBuilder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 
 from posthouse.composing.compiled import CompiledMessage
 from posthouse.composing.draft import Frame
@@ -76,6 +77,11 @@ def subject_value(text: str) -> bytes:
     """The value of a Subject field, encoded and folded; a fast way for short plain ones (MSG-2, MSG-3)."""
     if len(text) < 68 and _PLAIN_SUBJECT.fullmatch(text) and "=?" not in text:
         return text.encode()
+    return _encoded_subject(text)
+
+
+@lru_cache(1024)
+def _encoded_subject(text: str) -> bytes:
     return unstructured_field("Subject", text)[len("Subject:") : -2].removeprefix(b" ")
 
 

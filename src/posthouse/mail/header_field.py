@@ -39,7 +39,7 @@ def unstructured_field(name: str, text: str) -> bytes:
     """A field of free text, such as Subject; text outside ASCII becomes encoded words (MSG-2)."""
     text = clean_header_text(text)
     plain = _PLAIN_LINE.fullmatch(text) and "=?" not in text and max(map(len, text.split())) <= _LONGEST_PLAIN_WORD
-    return field(name, text.split(" ") if plain or not text else encoded_words(text))
+    return field(name, text.split() if plain or not text else encoded_words(text))
 
 
 def mailbox_field(name: str, display_name: str | None, address: str) -> bytes:

@@ -20,7 +20,11 @@ _NEWLINE, _SPACE, _DOT, _F = 0x0A, 0x20, 0x2E, 0x46
 # C0 controls and DEL are no text (XML 1.0 and HTML refuse them too); tab and line breaks are.
 _CONTROLS = dict.fromkeys([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])
 _LINE_BREAKS = re.compile(r"\r\n?")
-_WRAPPED = re.compile(rb"(?:=[0-9A-F]{2}|[^=]){1,72}")
+_TO_ENCODE = re.compile(rb"[^ -<>-~]|(?<= ) ")
+# Shorter than a line by what the first octet of one may grow, and a sequence of three octets is never cut.
+_CHUNK = 72
+_CHUNKS = re.compile(rb"[^=]{72}|(?:[^=]|=[0-9A-F]{2}){1,24}")
+_LINE_START = re.compile(rb"(?:\A|(?<=\n))(?:\.|F(?=rom ))")
 
 
 def clean_text(text: str) -> str:
@@ -58,12 +62,26 @@ def encode(data: bytes, column: int = 0, also: bytes = b"") -> tuple[bytes, int]
 
 
 def encode_value(text: str) -> bytes:
-    """A merged value: what follows must begin with a soft break, since the value begins on a line of its own."""
-    return encode(clean_text(text).encode("utf-8", "replace"))[0]
+    """A merged value of any length, beginning on a line of its own: what follows must begin with a soft break."""
+    lines = clean_text(text).encode("utf-8", "replace").split(b"\n")
+    return (
+        b"\r\n".join(map(_encode_line, lines[:-1])) + b"\r\n" * (len(lines) > 1) + _encode_line(lines[-1], is_last=True)
+    )
+
+
+def _encode_line(line: bytes, is_last: bool = False) -> bytes:
+    encoded = _TO_ENCODE.sub(_as_atom, line)
+    if not is_last and encoded.endswith(b" "):
+        encoded = encoded[:-1] + b"=20"
+    return wrap_encoded(encoded)
+
+
+def _as_atom(octet: re.Match[bytes]) -> bytes:
+    return b"=%02X" % octet[0][0]
 
 
 def wrap_encoded(encoded: bytes) -> bytes:
-    """Cut what holds only printable octets and =XX (or %XX) into lines of at most 72 octets with soft breaks between them."""
-    if len(encoded) <= 72:
-        return encoded
-    return SOFT_BREAK.join(_WRAPPED.findall(encoded))
+    """Cut encoded octets into lines with soft breaks between them, none of which begins with a dot or "From "."""
+    if len(encoded) > _CHUNK:
+        encoded = SOFT_BREAK.join(_CHUNKS.findall(encoded))
+    return _LINE_START.sub(_as_atom, encoded)

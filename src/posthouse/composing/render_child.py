@@ -1,0 +1,194 @@
+"""The parent's side of the render child: starts it, watches it, and finds out whose rendering brought it down.
+
+The child answers recipient by recipient, so when it dies or its time is over the first one without an answer is the suspect. The
+suspect is tried once more, alone, in a new child; a second failure proves it guilty, and the rest go on. Three guilty recipients
+quarantine the template.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from posthouse.composing.draft import RenderFailed
+
+BATCH = 64
+_MEMORY = 256 * 1024 * 1024
+# A batch takes about 5 ms; a machine that swaps may take a hundred times longer.
+_SECONDS_PER_BATCH = 2.0
+_SECONDS_TO_START = 20.0
+_GUILTY_TO_QUARANTINE = 3
+_LENGTH_OCTETS = 4
+_LARGEST_ANSWER = 16 * 1024 * 1024
+
+Values = Mapping[str, Any]
+Sources = Mapping[str, str]
+
+
+class ChildFailed(Exception):
+    """The render child died, hung, or said something that it must not say."""
+
+
+class RenderChild:
+    """One disposable process for all campaigns of a sender. Use as an asynchronous context, or call `close`."""
+
+    def __init__(
+        self, seconds_per_batch: float = _SECONDS_PER_BATCH, memory: int = _MEMORY, second_chance: bool = True
+    ) -> None:
+        """memory: octets of address space that the child may have; second_chance: False quarantines at the first failure."""
+        self._seconds = seconds_per_batch
+        self._second_chance = second_chance
+        self._memory = memory
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._loaded: bytes | None = None
+        self._guilty: dict[bytes, int] = {}
+        self._turn = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, while there is one."""
+        return self._process.pid if self._process else None
+
+    async def render(self, sources: Sources, batch: Sequence[Values]) -> list[list[bytes] | RenderFailed]:
+        """Each recipient's parts in the order of `sources`, or why there are none; one answer for each of `batch`."""
+        key = _key(sources)
+        answers: list[list[bytes] | RenderFailed] = []
+        async with self._turn:
+            while len(answers) < len(batch):
+                if self.is_quarantined(sources):
+                    answers += [_QUARANTINED] * (len(batch) - len(answers))
+                    break
+                try:
+                    await self._ask(sources, batch[len(answers) : len(answers) + BATCH], answers)
+                except ChildFailed as failure:
+                    answers.append(await self._judge(key, sources, batch[len(answers)], failure))
+        return answers
+
+    def is_quarantined(self, sources: Sources) -> bool:
+        """Whether this template has brought the child down too often to be tried again."""
+        return self._guilty.get(_key(sources), 0) >= _GUILTY_TO_QUARANTINE
+
+    async def close(self) -> None:
+        """End the child, at once."""
+        process, self._process = self._process, None
+        writer, self._writer, self._reader, self._loaded = self._writer, None, None, None
+        if writer is not None:
+            writer.close()
+        if process is not None:
+            process.kill()
+            await asyncio.to_thread(process.wait)
+
+    async def _judge(
+        self, key: bytes, sources: Sources, suspect: Values, failure: ChildFailed
+    ) -> list[bytes] | RenderFailed:
+        if not self._second_chance:
+            self._guilty[key] = _GUILTY_TO_QUARANTINE
+            return RenderFailed(str(failure), child_lost=True, quarantined=True)
+        alone: list[list[bytes] | RenderFailed] = []
+        try:
+            await self._ask(sources, [suspect], alone)
+        except ChildFailed as proof:
+            self._guilty[key] = self._guilty.get(key, 0) + 1
+            return RenderFailed(str(proof), child_lost=True, quarantined=self.is_quarantined(sources))
+        return alone[0]
+
+    async def _ask(self, sources: Sources, batch: Sequence[Values], answers: list[list[bytes] | RenderFailed]) -> None:
+        """Append an answer for each of `batch`. Raises ChildFailed after those that came; the child is gone then."""
+        try:
+            await self._load(sources)
+            await self._send({"render": batch})
+            async with asyncio.timeout(self._seconds):
+                for _ in batch:
+                    answers.append(await self._answer())
+        except (OSError, EOFError, TimeoutError, msgspec.MsgspecError) as error:
+            await self.close()
+            slow = isinstance(error, TimeoutError)
+            raise ChildFailed(
+                f"Rendering took more than {self._seconds:g} s and was stopped."
+                if slow
+                else "Rendering needed more memory than it may have, or broke the render process."
+            ) from error
+        except asyncio.CancelledError:
+            # Half a conversation is left in the socket.
+            await self.close()
+            raise
+
+    async def _load(self, sources: Sources) -> None:
+        if self._process is None:
+            await self._start()
+        key = _key(sources)
+        if self._loaded != key:
+            await self._send({"load": sources})
+            self._loaded = key
+
+    async def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - once in a sender's life; asyncio's own would tie it to a child watcher
+                [
+                    sys.executable,
+                    "-m",
+                    "posthouse.composing.child",
+                    str(theirs.fileno()),
+                    str(os.getpid()),
+                    str(self._memory),
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                # Nothing of our environment, which may hold secrets: only where the code is.
+                env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "MALLOC_ARENA_MAX": "1"},
+            )
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        async with asyncio.timeout(_SECONDS_TO_START):
+            await self._answer()
+
+    async def _send(self, request: Mapping[str, Any]) -> None:
+        if self._writer is None:
+            raise EOFError
+        encoded = msgspec.msgpack.encode(request)
+        self._writer.write(len(encoded).to_bytes(_LENGTH_OCTETS, "big") + encoded)
+
+    async def _answer(self) -> list[bytes] | RenderFailed:
+        if self._reader is None:
+            raise EOFError
+        length = int.from_bytes(await self._reader.readexactly(_LENGTH_OCTETS), "big")
+        if length > _LARGEST_ANSWER:
+            raise EOFError
+        answer = msgspec.msgpack.decode(await self._reader.readexactly(length), type=_Answer)
+        return answer.parts if answer.error is None else RenderFailed(answer.error)
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What the child may say, and nothing else."""
+
+    ready: bool = False
+    parts: list[bytes] = []
+    error: str | None = None
+
+
+_QUARANTINED = RenderFailed(
+    "The template has brought the render process down too often and is not tried again.", quarantined=True
+)
+
+
+def _key(sources: Sources) -> bytes:
+    return sha256(msgspec.msgpack.encode(sources)).digest()
