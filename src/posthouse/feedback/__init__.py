@@ -7,7 +7,7 @@ and never talks to the network; `flows.listen` records what was heard.
 from posthouse.feedback.heard import Heard, NotHeard, WhyNot
 from posthouse.feedback.returned_mail import hear_mail
 from posthouse.feedback.visitors import VisitorClass, Visitors
-from posthouse.feedback.visits import Visit, hear_click, hear_open, hear_personal_click, hear_unsubscribe
+from posthouse.feedback.visits import Visit, hear_click, hear_open, hear_personal_click, hear_unsubscribe, unsubscriber
 
 __all__ = [
     "Heard",
@@ -21,4 +21,5 @@ __all__ = [
     "hear_open",
     "hear_personal_click",
     "hear_unsubscribe",
+    "unsubscriber",
 ]
