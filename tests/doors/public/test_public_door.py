@@ -37,7 +37,13 @@ class House:
         self.batches: list[list[Heard]] = []
         self.failures = 0
         self.door = PublicDoor(
-            TOKENS, StandingClock(), self.listen, self.link_target, self.list_name, self.contact_address
+            TOKENS,
+            StandingClock(),
+            self.listen,
+            self.link_target,
+            self.list_name,
+            self.contact_address,
+            body_seconds=0.3,
         )
         self.url = ""
         self.http: aiohttp.ClientSession
@@ -301,6 +307,15 @@ async def test_an_endless_body_is_refused(house: House) -> None:
 
     assert (await house.post(f"/u/{UNSUBSCRIBE}", b"a" * 20_000, FORM))[0].status == 413
     assert (await house.post(f"/u/{UNSUBSCRIBE}", endless(), FORM))[0].status == 413
+    assert house.news == []
+
+
+async def test_a_body_that_never_comes_is_not_waited_for(house: House) -> None:
+    host, port = house.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"POST /u/{UNSUBSCRIBE} HTTP/1.1\r\nHost: x\r\nContent-Length: 26\r\n\r\nList-".encode())
+    assert b" 408 " in await reader.readline()
+    writer.close()
     assert house.news == []
 
 
