@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import cast
 
-import dns.edns
 import dns.exception
 import dns.flags
 import dns.message
 import dns.name
 import dns.opcode
 import dns.rcode
-import dns.rdataclass
+import dns.rdata
 import dns.rdatatype
-import dns.renderer
 import dns.rrset
 
 from posthouse.model.closed_list import ClosedList
@@ -26,6 +25,8 @@ from posthouse.sandbox.zones import ZoneRecord, Zones
 _TTL = 60
 _UDP_OCTETS = 512
 _TXT_OCTETS = 255
+_LONGEST_CHAIN = 8
+_SOA_OWNER = dns.name.from_text("test.")
 _SOA = "ns.sandbox.test. hostmaster.sandbox.test. 1 3600 600 86400 60"
 
 
@@ -75,19 +76,26 @@ class Answers:
         if query.opcode() != dns.opcode.QUERY or len(query.question) != 1:
             response.set_rcode(dns.rcode.NOTIMP)
             return response
+        response.flags |= dns.flags.RA
         question = query.question[0]
-        name = question.name.to_text(omit_final_dot=True).lower()
-        found = self.look_up(name, dns.rdatatype.to_text(question.rdtype))
-        if found is Fate.SILENT:
-            return None
-        if isinstance(found, Fate):
-            response.set_rcode(dns.rcode.SERVFAIL if found is Fate.SERVFAIL else dns.rcode.NXDOMAIN)
-        else:
-            for rdtype, value in found:
-                response.answer.append(dns.rrset.from_text(question.name, _TTL, "IN", rdtype, value))
-        if not response.answer and found is not Fate.SERVFAIL:
+        rdtype = dns.rdatatype.to_text(question.rdtype)
+        owner: str | None = question.name.to_text(omit_final_dot=True).lower()
+        for _ in range(_LONGEST_CHAIN):
+            if owner is None:
+                break
+            found = self.look_up(owner, rdtype)
+            if found is Fate.SILENT:
+                return None
+            if isinstance(found, Fate):
+                response.set_rcode(dns.rcode.SERVFAIL if found is Fate.SERVFAIL else dns.rcode.NXDOMAIN)
+                break
+            name = dns.name.from_text(owner) if response.answer else question.name
+            response.answer.extend(_rrset(name, kind, value) for kind, value in found)
+            # As a resolver would: a CNAME is answered together with what it leads to.
+            owner = next((value.rstrip(".").lower() for kind, value in found if kind == "CNAME" != rdtype), None)
+        if not response.answer and response.rcode() != dns.rcode.SERVFAIL:
             # RFC 2308 §3: the SOA tells for how long "no" may be kept.
-            response.authority.append(dns.rrset.from_text("test.", _TTL, "IN", "SOA", _SOA))
+            response.authority.append(_rrset(_SOA_OWNER, "SOA", _SOA))
         return response
 
     def look_up(self, name: str, rdtype: str) -> list[tuple[str, str]] | Fate:
@@ -120,9 +128,21 @@ class Answers:
         return [("MX", f"{pref} {host}.") for pref, host in zip(persona.mx_preferences, persona.hosts, strict=True)]
 
 
+def _rrset(owner: dns.name.Name, rdtype: str, value: str) -> dns.rrset.RRset:
+    return dns.rrset.from_rdata(owner, _TTL, _rdata(rdtype, value))
+
+
+@lru_cache(4096)
+def _rdata(rdtype: str, value: str) -> dns.rdata.Rdata:
+    # A few values answer nearly every question, and reading one costs ten times as much as sending it.
+    return dns.rdata.from_text("IN", rdtype, value)
+
+
 def _of_type(records: list[ZoneRecord], rdtype: str) -> list[tuple[str, str]]:
     return [
-        (r.type, _presented(r)) for r in records if r.type == rdtype or (r.type == "CNAME" and rdtype in ("A", "TXT"))
+        (r.type, _presented(r))
+        for r in records
+        if r.type == rdtype or (r.type == "CNAME" and rdtype in ("A", "AAAA", "TXT"))
     ]
 
 

@@ -6,7 +6,7 @@ from email.utils import format_datetime
 from zlib import crc32
 
 from posthouse.sandbox.moments import as_datetime
-from posthouse.sandbox.smtp import Letter
+from posthouse.sandbox.post import Letter
 
 _BOUNDARY = "=_sandbox_notice"
 

@@ -14,8 +14,8 @@ from posthouse.sandbox.lots import Lots
 from posthouse.sandbox.moments import SECOND, moment
 from posthouse.sandbox.notices import complaint_report, complaint_sender
 from posthouse.sandbox.plan import People
+from posthouse.sandbox.post import Letter
 from posthouse.sandbox.records import Note, RecordKind, Records
-from posthouse.sandbox.smtp import Letter
 from posthouse.sandbox.visitor import Visitor
 from posthouse.sandbox.zones import Zones
 

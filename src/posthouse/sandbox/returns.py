@@ -12,8 +12,8 @@ from posthouse.sandbox.courier import send_notice
 from posthouse.sandbox.moments import SECOND, moment
 from posthouse.sandbox.notices import status_notification
 from posthouse.sandbox.personas import Refusal
+from posthouse.sandbox.post import Letter
 from posthouse.sandbox.records import Note, RecordKind, Records
-from posthouse.sandbox.smtp import Letter
 
 
 class Returns:

@@ -21,9 +21,10 @@ from posthouse.sandbox.moments import moment
 from posthouse.sandbox.people import Crowd
 from posthouse.sandbox.personas import Homes, Persona, load_personas
 from posthouse.sandbox.plan import Plan, Ready, check_plan, host_and_port
+from posthouse.sandbox.post import Letter, Post
 from posthouse.sandbox.records import Records
 from posthouse.sandbox.returns import Returns
-from posthouse.sandbox.smtp import Letter, Post, Session
+from posthouse.sandbox.smtp import Session
 from posthouse.sandbox.status import Status, StatusFile
 from posthouse.sandbox.visitor import Visitor
 from posthouse.sandbox.zones import Zones

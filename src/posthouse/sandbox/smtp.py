@@ -1,19 +1,15 @@
-"""One SMTP conversation of a sandbox provider, server side (RFC 5321), built for speed: a message is two buffers and a few searches."""
+"""One SMTP conversation of a sandbox provider, server side (RFC 5321), built for speed: a message costs a few searches."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-import ssl
-from collections import Counter
 from collections.abc import Callable
-from typing import cast
 
-from msgspec import Struct
-
+from posthouse.sandbox.connection import Connection
 from posthouse.sandbox.content import fault_of, message_id_of, unstuffed
-from posthouse.sandbox.manners import Answer, DropPoint, Manners, answer
-from posthouse.sandbox.records import Note, RecordKind, Records
+from posthouse.sandbox.manners import Answer, DropPoint, answer
+from posthouse.sandbox.post import Letter, Post
+from posthouse.sandbox.records import Note, RecordKind
 
 _COMMAND_OCTETS = 4096
 _MAIL = re.compile(rb"MAIL FROM:[ ]?<([^<>\r\n]*)>((?: [!-~]+)*) *\Z", re.IGNORECASE)
@@ -25,127 +21,55 @@ _OK_RCPT = b"250 2.1.5 Recipient OK\r\n"
 _GO_AHEAD = b"354 End data with <CR><LF>.<CR><LF>\r\n"
 
 
-class Letter(Struct, frozen=True):
-    """An accepted message for one recipient. content: as sent, dots unstuffed."""
-
-    manners: Manners
-    source_ip: str
-    return_path: str
-    rcpt: str
-    message_id: str
-    content: bytes
-
-
-class Post(Struct, frozen=True):
-    """What the conversations of one provider share. open_connections: by source address."""
-
-    manners: Manners
-    host: str
-    tls: ssl.SSLContext | None
-    records: Records
-    deliver: Callable[[Letter], None]
-    open_connections: Counter[str]
-
-
-class Session(asyncio.Protocol):
-    """One connection. Replies of a batch of pipelined commands leave together (RFC 2920); a record is written after its reply."""
+class Session(Connection):
+    """One conversation with one provider."""
 
     def __init__(self, post: Post) -> None:
+        super().__init__(post.records)
         self._post = post
         self._manners = post.manners
         self._provider = post.manners.persona.name
-        self._slow = post.manners.persona.slow is not None
-        self._buffer = bytearray()
         self._scanned = 0
-        self._out: list[bytes] = []
-        self._notes: list[Note] = []
-        self._waiting = False
-        self._closing = False
         self._greeted = False
-        self._encrypted = False
         self._messages = 0
-        self._ip = ""
-        self._upgrade: asyncio.Task[None] | None = None
         self._forget_message()
 
-    # -- the connection
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._post.open_connections[self._ip] -= 1
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._ip = transport.get_extra_info("peername")[0]
+    def _greet(self) -> None:
         self._post.open_connections[self._ip] += 1
         refusal = self._manners.at_connect(self._ip, self._post.open_connections[self._ip])
         if refusal is not None:
             self._refuse(refusal, RecordKind.CONNECT, closes=True)
         else:
             self._say(f"220 {self._post.host} ESMTP sandbox\r\n".encode())
-        self._flush()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._closing = True
-        self._post.open_connections[self._ip] -= 1
+    def _pause(self) -> float:
+        return self._manners.pause()
 
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        if not self._waiting:
-            self._work()
-
-    def _work(self) -> None:
-        while not (self._waiting or self._closing):
-            if self._in_content:
-                if not self._take_content():
-                    break
-                continue
-            end = self._buffer.find(b"\n")
-            if end < 0:
-                if len(self._buffer) > _COMMAND_OCTETS:
-                    self._say(b"500 5.5.2 Command line too long\r\n", closes=True)
-                break
-            line = bytes(self._buffer[: end + 1])
-            del self._buffer[: end + 1]
-            self._command(line)
-        self._flush()
-
-    def _say(self, wire: bytes, note: Note | None = None, *, closes: bool = False) -> None:
-        self._out.append(wire)
-        if note is not None:
-            self._notes.append(note)
-        if closes:
-            self._closing = True
-        if self._slow:
-            self._waiting = True
-            asyncio.get_running_loop().call_later(self._manners.pause(), self._resume)
-
-    def _resume(self) -> None:
-        self._waiting = False
-        self._flush()
-        self._work()
-
-    def _flush(self) -> None:
-        if self._waiting:
-            return
-        gone = self._transport.is_closing()
-        if self._out and not gone:
-            self._transport.write(b"".join(self._out))
-        self._out.clear()
-        if self._notes:
-            for note in self._notes:
-                note.withheld |= gone and note.accepted
-                self._post.records.write(note)
-            self._notes.clear()
-        if self._closing:
-            self._transport.close()
+    def _step(self) -> bool:
+        if self._in_content:
+            return self._take_content()
+        end = self._buffer.find(b"\n")
+        if end < 0:
+            if len(self._buffer) > _COMMAND_OCTETS:
+                self._say(b"500 5.5.2 Command line too long\r\n", closes=True)
+            return False
+        line = bytes(self._buffer[: end + 1])
+        del self._buffer[: end + 1]
+        self._command(line)
+        return True
 
     def _refuse(self, refusal: Answer, kind: RecordKind, rcpt: str = "", *, closes: bool = False) -> None:
         note = Note(kind, self._provider, rcpt, self._return_path, code=refusal.code, text=refusal.text)
         self._say(refusal.wire, note, closes=closes or refusal.closes)
 
-    def _cut(self) -> None:
-        for rcpt in self._recipients or [""]:
+    def _drop_here(self) -> None:
+        for rcpt in self._recipients:
             self._notes.append(Note(RecordKind.DROPPED, self._provider, rcpt, self._return_path))
-        self._flush()
-        self._closing = True
-        self._transport.abort()
+        self._cut()
 
     def _forget_message(self) -> None:
         self._in_content = False
@@ -164,13 +88,12 @@ class Session(asyncio.Protocol):
             self._say(b"500 5.5.2 Bare CR, bare LF or NUL in a command\r\n")
             return
         line = line[:-2]
-        handler = _COMMANDS.get(line[:4].upper())
-        if handler is not None:
-            handler(self, line)
-        elif line.upper() == b"STARTTLS":
-            self._starttls()
-        else:
+        verb, _, _ = line.partition(b" ")
+        handler = _COMMANDS.get(verb.upper())
+        if handler is None:
             self._say(b"500 5.5.2 Command not recognised\r\n")
+        else:
+            handler(self, line)
 
     def _ehlo(self, line: bytes) -> None:
         self._forget_message()
@@ -236,7 +159,7 @@ class Session(asyncio.Protocol):
             self._recipients.append(rcpt)
             self._drop = self._drop or self._manners.drops_at(rcpt)
             if self._drop is DropPoint.RCPT:
-                self._cut()
+                self._drop_here()
                 return
             self._say(_OK_RCPT)
 
@@ -256,7 +179,7 @@ class Session(asyncio.Protocol):
         if not self._recipients:
             self._say(b"503 5.5.1 No valid recipients\r\n")
         elif self._drop is DropPoint.DATA:
-            self._cut()
+            self._drop_here()
         else:
             self._in_content = True
             self._scanned = 0
@@ -275,31 +198,13 @@ class Session(asyncio.Protocol):
     def _quit(self, line: bytes) -> None:
         self._say(b"221 2.0.0 Bye\r\n", closes=True)
 
-    def _starttls(self) -> None:
+    def _starttls(self, line: bytes) -> None:
         if self._post.tls is None or self._encrypted:
             self._say(b"502 5.5.1 STARTTLS is not offered\r\n")
             return
-        # RFC 3207 §4.2 and CVE-2011-0411: what was sent ahead in the clear must not be obeyed inside TLS.
-        self._buffer.clear()
         self._greeted = False
         self._forget_message()
-        self._transport.pause_reading()
-        self._out.append(b"220 2.0.0 Ready to start TLS\r\n")
-        self._flush()
-        self._waiting = True
-        self._upgrade = asyncio.get_running_loop().create_task(self._start_tls(self._post.tls))
-
-    async def _start_tls(self, context: ssl.SSLContext) -> None:
-        try:
-            upgraded = await asyncio.get_running_loop().start_tls(self._transport, self, context, server_side=True)
-        except (OSError, ssl.SSLError):
-            # The client gave up or does not trust us: its own log says why, and the connection is gone.
-            self._transport.abort()
-            return
-        self._transport = cast(asyncio.Transport, upgraded)
-        self._encrypted = True
-        self._waiting = False
-        self._work()
+        self._encrypt(self._post.tls, b"220 2.0.0 Ready to start TLS\r\n")
 
     # -- content
 
@@ -307,7 +212,7 @@ class Session(asyncio.Protocol):
         """Look for the end of the content; False while it has not arrived. One search finds stuffed dots and the end alike."""
         buffer = self._buffer
         if self._drop is DropPoint.CONTENT and buffer:
-            self._cut()
+            self._drop_here()
             return False
         if buffer.startswith(b".\r\n") and not self._oversize:
             return self._end_of_content(0, 3)
@@ -347,7 +252,7 @@ class Session(asyncio.Protocol):
             refusal = self._manners.at_dot(self._ip)
         message_id = message_id_of(content)
         if self._drop is DropPoint.DOT:
-            self._cut()
+            self._drop_here()
         elif refusal is not None:
             for rcpt in self._recipients:
                 self._notes.append(self._decision(rcpt, message_id, refusal.code, refusal.text))
@@ -362,9 +267,7 @@ class Session(asyncio.Protocol):
             self._notes.append(self._decision(rcpt, message_id, 250, text, accepted=True, withheld=withheld))
             self._post.deliver(Letter(self._manners, self._ip, self._return_path, rcpt, message_id, content))
         if withheld:
-            self._flush()
-            self._closing = True
-            self._transport.abort()
+            self._cut()
         else:
             self._say(f"250 {text}\r\n".encode())
 
@@ -384,5 +287,6 @@ _COMMANDS: dict[bytes, Callable[[Session, bytes], None]] = {
     b"RSET": Session._rset,
     b"NOOP": Session._noop,
     b"VRFY": Session._vrfy,
+    b"STARTTLS": Session._starttls,
     b"QUIT": Session._quit,
 }

@@ -27,7 +27,6 @@ class ZoneRecord(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     type: RecordType
     value: str
-    ttl: int = 60
 
 
 class ZoneFile(Struct, frozen=True, forbid_unknown_fields=True):

@@ -98,7 +98,8 @@ def test_the_senders_zones_are_read_again_when_they_change(run_sandbox: RunSandb
         ZoneRecord("news.example", "MX", "10 bounces.news.example"),
         ZoneRecord("Bounces.news.example", "A", "127.0.0.1"),
         ZoneRecord("s1._domainkey.news.example", "TXT", key),
-        ZoneRecord("links.news.example", "CNAME", "bounces.news.example"),
+        ZoneRecord("links.news.example", "CNAME", "Bounces.news.example"),
+        ZoneRecord("round.news.example", "CNAME", "round.news.example"),
     ]
     publish(directory, first, {"late.example": "null-mx"})
     resolver = dns.resolver.Resolver(configure=False)
@@ -110,7 +111,9 @@ def test_the_senders_zones_are_read_again_when_they_change(run_sandbox: RunSandb
     assert b"".join(txt.strings).decode() == key
     assert ask(sandbox, "s1._domainkey.news.example", "TXT").flags & dns.flags.TC
     assert answers(ask(sandbox, "bounces.news.example", "A")) == ["127.0.0.1"]
-    assert answers(ask(sandbox, "links.news.example", "A")) == ["bounces.news.example."]
+    assert answers(ask(sandbox, "links.news.example", "A")) == ["127.0.0.1", "Bounces.news.example."]
+    assert [record.to_text() for record in resolver.resolve("links.news.example", "A")] == ["127.0.0.1"]
+    assert set(answers(ask(sandbox, "round.news.example", "A"))) == {"round.news.example."}
     assert ask(sandbox, "other.news.example", "A").rcode() == dns.rcode.NXDOMAIN
     assert answers(ask(sandbox, "late.example", "MX")) == ["0 ."]
 

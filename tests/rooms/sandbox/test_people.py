@@ -278,15 +278,15 @@ async def test_late_bouncer_returns_by_dsn_what_it_accepted(
     assert all(timedelta(0) < as_datetime(record.t) - began < timedelta(minutes=31) for record in returned)
     dsn: Any
     for return_path, to, dsn in postbox.mail:
-        number = to[1:].partition("@")[0]
+        which = to[1:].partition("@")[0]
         assert return_path == "<>"
         assert dsn["Auto-Submitted"] == "auto-replied"
         assert dsn.get_param("report-type") == "delivery-status"
         _, machine, original = dsn.iter_parts()
         about_message, about_recipient = machine.get_payload()
         assert about_message["Reporting-MTA"] == "dns; mx1.only.test"
-        assert about_recipient["Final-Recipient"] == f"rfc822; r{number}@a.example"
+        assert about_recipient["Final-Recipient"] == f"rfc822; r{which}@a.example"
         assert about_recipient["Action"] == "failed"
         assert about_recipient["Status"] == "5.1.1"
-        assert about_recipient["Diagnostic-Code"] == f"smtp; 550 5.1.1 <r{number}@a.example>... gone"
-        assert f"Message-ID: <m{number}@news.example>" in original.as_string()
+        assert about_recipient["Diagnostic-Code"] == f"smtp; 550 5.1.1 <r{which}@a.example>... gone"
+        assert f"Message-ID: <m{which}@news.example>" in original.as_string()

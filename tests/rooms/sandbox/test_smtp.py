@@ -19,8 +19,9 @@ from posthouse.sandbox import RecordKind, Sandbox, read_records
 from posthouse.sandbox.lots import Lots
 from posthouse.sandbox.manners import Manners
 from posthouse.sandbox.personas import Persona
+from posthouse.sandbox.post import Letter, Post
 from posthouse.sandbox.records import Records
-from posthouse.sandbox.smtp import Letter, Post, Session
+from posthouse.sandbox.smtp import Session
 
 Dial = Callable[[Sandbox, str], Any]
 RunSandbox = Callable[..., Sandbox]
