@@ -19,7 +19,6 @@ Act = Callable[[], Awaitable[bool]]
 _AT_ONCE = 48
 _MOST_TRIES = 8
 _TRY_AGAIN = 300 * SECOND
-_BREATH_SECONDS = 0.5
 
 
 class Entry(Struct, order=True, frozen=True):
@@ -35,8 +34,10 @@ class Entry(Struct, order=True, frozen=True):
 class Agenda:
     """Runs each act when the clock has reached it; whoever owns it calls `start_due` at least every 50 ms."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, breath_seconds: float = 0.5) -> None:
+        """breath_seconds: real time that a peer is given before an act may be tried again, as the clock may leap over all tries."""
         self._clock = clock
+        self._breath_seconds = breath_seconds
         self._heap: list[Entry] = []
         self._serial = 0
         self._running: set[asyncio.Task[None]] = set()
@@ -87,8 +88,7 @@ class Agenda:
         try:
             done = await entry.act()
             if not done and entry.tries + 1 < _MOST_TRIES:
-                # The clock may leap over all tries at once, so a peer that restarts is given real time too.
-                await asyncio.sleep(_BREATH_SECONDS)
+                await asyncio.sleep(self._breath_seconds)
                 self.put(moment(self._clock) + _TRY_AGAIN, entry.kind, entry.act, entry.tries + 1)
         finally:
             self.pending[entry.kind] -= 1

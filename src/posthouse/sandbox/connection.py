@@ -73,6 +73,12 @@ class Connection(asyncio.Protocol):
         self._closing = True
         self._transport.abort()
 
+    def _stall(self) -> None:
+        """Read nothing more and say nothing more, for as long as the peer holds on."""
+        self._flush()
+        self._transport.pause_reading()
+        self._waiting = True
+
     def _encrypt(self, context: ssl.SSLContext, go_ahead: bytes) -> None:
         """Say the go-ahead and put TLS under the conversation."""
         # RFC 3207 §4.2 and CVE-2011-0411: what was sent ahead in the clear must not be obeyed inside TLS.

@@ -96,6 +96,11 @@ class Manners:
         point = self._lots.draw("drop point", f"{rcpt} {self._tries[f'drop {rcpt}']}")
         return _DROP_POINTS[int(point * len(_DROP_POINTS))]
 
+    def stalls(self, rcpt: str) -> bool:
+        """Whether this try for a recipient is never answered after its content; each call counts as a try."""
+        stall = self.persona.stall
+        return stall is not None and self._nth_lot("stall", rcpt) < stall.share
+
     def withholds(self, rcpt: str) -> bool:
         """Whether this acceptance is kept from the sender."""
         return self._withhold > 0 and self._nth_lot("withhold", rcpt) < self._withhold

@@ -84,6 +84,12 @@ class Drop(Struct, frozen=True, forbid_unknown_fields=True):
     share: float
 
 
+class Stall(Struct, frozen=True, forbid_unknown_fields=True):
+    """Share of tries in which the provider stops reading when the content comes, and says nothing more."""
+
+    share: float
+
+
 class LateBounce(Struct, frozen=True, forbid_unknown_fields=True):
     """Share of addresses whose mail is accepted first and returned later by a DSN, with the refusal that the DSN quotes."""
 
@@ -111,6 +117,7 @@ class Persona(Struct, frozen=True, forbid_unknown_fields=True):
     connections: Allowance | None = None
     slow: Slow | None = None
     drop: Drop | None = None
+    stall: Stall | None = None
     late_bounce: LateBounce | None = None
     withhold: float = 0.0
 

@@ -34,6 +34,7 @@ class RecordKind(ClosedList):
 class Record(Struct, frozen=True):
     """One line.
 
+    message_id: the header's value as written, angle brackets included; empty before the content is known.
     t: microseconds since 1970 on the rehearsal's clock; mono: time.monotonic() when the answer was written.
     code and text: the answer that was given, or for an act of people and for a DSN the answer that was heard (0: none).
     accepted: a message was taken, or an act succeeded. withheld: the answer was never written.

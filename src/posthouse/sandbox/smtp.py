@@ -78,6 +78,7 @@ class Session(Connection):
         self._utf8 = False
         self._recipients: list[str] = []
         self._drop: DropPoint | None = None
+        self._stalls = False
         self._oversize = False
         self._stuffed = False
 
@@ -158,6 +159,7 @@ class Session(Connection):
                 return
             self._recipients.append(rcpt)
             self._drop = self._drop or self._manners.drops_at(rcpt)
+            self._stalls |= self._manners.stalls(rcpt)
             if self._drop is DropPoint.RCPT:
                 self._drop_here()
                 return
@@ -213,6 +215,9 @@ class Session(Connection):
         buffer = self._buffer
         if self._drop is DropPoint.CONTENT and buffer:
             self._drop_here()
+            return False
+        if self._stalls and buffer:
+            self._stall()
             return False
         if buffer.startswith(b".\r\n") and not self._oversize:
             return self._end_of_content(0, 3)

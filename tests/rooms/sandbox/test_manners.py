@@ -213,6 +213,24 @@ def test_slow_keeps_each_reply_back_and_loses_none(run_sandbox: RunSandbox, dial
     assert second.mono - first.mono >= 0.2
 
 
+def test_a_provider_that_stops_reading(run_sandbox: RunSandbox, dial: Dial, providers: Providers) -> None:
+    sandbox = run_sandbox(providers=providers("[stall]\nshare = 1.0"))
+    dialog = dial(sandbox, "only")
+    dialog.greet()
+    assert [dialog.say(line)[:3] for line in ("MAIL FROM:<b@sender.example>", "RCPT TO:<r@a.example>", "DATA")] == [
+        "250",
+        "250",
+        "354",
+    ]
+    dialog.socket.settimeout(0.3)
+    dialog.send(b"Subject: x\r\n\r\n")
+    with pytest.raises(TimeoutError):
+        # More than the buffers of both kernels hold.
+        dialog.send(b"text\r\n" * 10_000_000)
+    sandbox.stop()
+    assert list(sandbox.records()) == []
+
+
 def test_a_withheld_answer_is_written_down_as_such(run_sandbox: RunSandbox, dial: Dial) -> None:
     sandbox = run_sandbox(withhold=0.5)
     heard = set()
