@@ -4,6 +4,7 @@ Writes the tables `workspaces`, `master_key_fingerprints`, `sending_domains`, `d
 room only as a signer.
 """
 
+from posthouse.accounts.domain_check import check_domain
 from posthouse.accounts.domains import (
     DnsRecord,
     DomainCheck,
@@ -15,7 +16,6 @@ from posthouse.accounts.domains import (
     note_check,
     signers_of,
 )
-from posthouse.accounts.domain_check import check_domain
 from posthouse.accounts.master_key import MasterKey, create_key, load_key, prove_key
 from posthouse.accounts.workspaces import MAIN_WORKSPACE, REHEARSAL_WORKSPACE
 

@@ -28,11 +28,15 @@ class LanePace:
         self._released += 1
 
     def room(self) -> int:
-        """How many more to claim; the rate of the running second counts at once when it is higher, so a lane starts fast."""
+        """How many more to claim, 0 until half of what the lane may hold is gone: a claim for few rows costs as much as for many.
+
+        The rate of the running second counts at once when it is higher, so a lane starts fast.
+        """
         elapsed = max(time.monotonic() - self._ticked, 0.05)
         rate = max(self._rate, self._released / elapsed)
         target = min(max(self.FIRST_ROOM, int(rate * _SECONDS_HELD)), _MOST_HELD)
-        return max(0, target - self.held)
+        free = target - self.held
+        return free if free * 2 >= target else 0
 
     def tick(self, now: float) -> None:
         """Once a second: smooth the rate."""

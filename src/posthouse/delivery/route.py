@@ -11,6 +11,7 @@ from publicsuffixlist import PublicSuffixList
 
 from posthouse.db import named_sql
 from posthouse.db.pool import Pool
+from posthouse.delivery.relay import Relay
 from posthouse.mail.replies import Failure
 from posthouse.model.ports import Chance, DnsTrouble, MxHost, NoSuchDomain, Resolver
 
@@ -46,6 +47,7 @@ class RouteBook:
         self._pool = pool
         self._resolver = resolver
         self._suffixes = PublicSuffixList()
+        self._relay_route: Route | None = None
         self._known: dict[str, tuple[Route | Failure, datetime]] = {}
 
     async def find(self, domains: Iterable[str], now: datetime) -> Mapping[str, Route | Failure]:
@@ -61,6 +63,16 @@ class RouteBook:
         if missing:
             await self._find_shared(missing, found, now)
         return found
+
+    async def relay_route(self, relay: Relay) -> Route:
+        """The one way there is when a relay takes everything: a site of its own, without mail exchangers."""
+        if self._relay_route is None:
+            name = f"relay {relay.host}"
+            await self._pool.execute(_SQL["make_sites"], [name])
+            row = await self._pool.fetchrow(_SQL["site_ids"], [name])
+            assert row is not None
+            self._relay_route = Route(row["site_id"], name, ())
+        return self._relay_route
 
     async def _find_shared(self, domains: Sequence[str], found: dict[str, Route | Failure], now: datetime) -> None:
         for row in await self._pool.fetch(_SQL["known_routes"], domains, now):

@@ -71,6 +71,8 @@ class Session(asyncio.Protocol):
         self._lines: list[bytes] = []
         self._last_lines: list[bytes] = []
         self._waiter: asyncio.Future[Reply] | None = None
+        self._opening = True
+        self._greeting: Reply | None = None
         self._expected: deque[tuple[Stage | None, Job | None]] = deque()
         self._failed: dict[Job, Answer] = {}
         self._steps: deque[tuple[Stage | None, bytes]] = deque()
@@ -88,6 +90,8 @@ class Session(asyncio.Protocol):
         """Send one command (None: wait for the greeting) and return the reply. Raises ConnectionError or TimeoutError."""
         if self._over:
             raise ConnectionResetError
+        if command is None and self._greeting is not None:
+            return self._greeting
         self._waiter = asyncio.get_running_loop().create_future()
         if command is not None:
             self._write(command + b"\r\n")
@@ -106,6 +110,7 @@ class Session(asyncio.Protocol):
     def feed_from(self, feed: Feed) -> None:
         """The opening is over: from now on messages come from here."""
         self._feed = feed
+        self._opening = False
 
     def abort(self) -> None:
         """Drop the connection without a word."""
@@ -243,6 +248,9 @@ class Session(asyncio.Protocol):
             self._last_lines = lines
             if not self._waiter.done():
                 self._waiter.set_result(parse_reply(lines))
+            return
+        if self._opening and self._greeting is None and not self._last_lines:
+            self._greeting = parse_reply(lines)  # it came before anybody asked
             return
         if not self._expected or self._over:
             if not self._closing:  # a farewell that nobody asked for, such as 421 to an idle connection

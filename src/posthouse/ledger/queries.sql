@@ -1,8 +1,15 @@
 -- name: record
--- Append events; one that is there already changes nothing.
+-- Append events; one that is there already changes nothing. What people do is filed under the provider that took the message.
 insert into ledger (workspace_id, message_id, kind, nth, at, campaign_id, contact_id, site_id, detail)
 select e.workspace_id, e.message_id, e.kind, e.nth, timestamptz 'epoch' + e.at * interval '1 microsecond',
-       e.campaign_id, e.contact_id, e.site_id, e.detail::jsonb
+       e.campaign_id, e.contact_id,
+       case e.site_id
+           when 0 then coalesce(
+               (select d.site_id from ledger d where d.workspace_id = e.workspace_id and d.message_id = e.message_id limit 1), 0
+           )
+           else e.site_id
+       end,
+       e.detail::jsonb
 from unnest($1::integer[], $2::bigint[], $3::event_kind[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::integer[],
             $9::text[])
     as e (workspace_id, message_id, kind, nth, at, campaign_id, contact_id, site_id, detail)

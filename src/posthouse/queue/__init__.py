@@ -4,19 +4,23 @@ Writes the tables `queue`, `lanes` and `settle_marks`, and the outcome journal o
 a reply means.
 """
 
-from posthouse.queue.claim import DueLane, LaneRoom, claim, due_lanes, next_due
-from posthouse.queue.hold import release_held, waiting_counts
+from posthouse.queue.claim import Claimed, DueLane, LaneRoom, claim, due_lanes, next_due
+from posthouse.queue.hold import release_held, waiting_counts, waiting_message
 from posthouse.queue.journal import Journal, JournalFull
-from posthouse.queue.put import next_message_ids, put_chunk
-from posthouse.queue.settle import put_back, settle, settled_mark
+from posthouse.queue.put import chunk_domains, drop_empty_ranges, next_message_ids, put_chunk
+from posthouse.queue.settle import mark_settled, put_back, settle, settled_mark
 
 __all__ = [
+    "Claimed",
     "DueLane",
     "Journal",
     "JournalFull",
     "LaneRoom",
+    "chunk_domains",
     "claim",
+    "drop_empty_ranges",
     "due_lanes",
+    "mark_settled",
     "next_due",
     "next_message_ids",
     "put_back",
@@ -25,4 +29,5 @@ __all__ = [
     "settle",
     "settled_mark",
     "waiting_counts",
+    "waiting_message",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 
@@ -12,6 +12,9 @@ from posthouse.db.pool import Connection, Pool
 from posthouse.model.messages import Copy
 
 _SQL = named_sql.load("posthouse.queue")
+
+
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class DueLane(Struct, frozen=True):
@@ -39,7 +42,14 @@ async def due_lanes(pool: Pool, now: datetime, *, sandbox: bool) -> list[DueLane
     ]
 
 
-async def claim(pool: Pool, rooms: Sequence[LaneRoom], now: datetime, in_flight: timedelta) -> list[Copy]:
+class Claimed(Struct, frozen=True):
+    """What one claim took. dues: lane → the latest due time taken: nothing before it is left for another claim."""
+
+    copies: list[Copy]
+    dues: dict[int, datetime]
+
+
+async def claim(pool: Pool, rooms: Sequence[LaneRoom], now: datetime, in_flight: timedelta) -> Claimed:
     """Claim due messages, at most `room` of each lane. They fall due again after `in_flight` should this process die.
 
     A copy whose `withheld` is set must not be sent.
@@ -52,7 +62,15 @@ async def claim(pool: Pool, rooms: Sequence[LaneRoom], now: datetime, in_flight:
         now,
         now + in_flight,
     )
-    return [Copy(*row) for row in rows]
+    copies: list[Copy] = []
+    dues: dict[int, datetime] = {}
+    for row in rows:
+        *values, due = row
+        copy = Copy(*values)
+        copies.append(copy)
+        if due > dues.get(copy.lane_id, _LONG_AGO):
+            dues[copy.lane_id] = due
+    return Claimed(copies, dues)
 
 
 async def next_due(connection: Connection, *, sandbox: bool) -> datetime | None:

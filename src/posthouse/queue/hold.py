@@ -28,11 +28,6 @@ async def waiting_counts(connection: Connection | Pool, workspace_id: int, campa
     return [dict(row) for row in await connection.fetch(_SQL["waiting_counts"], workspace_id, campaign_id)]
 
 
-async def has_waiting(connection: Connection | Pool, workspace_id: int, campaign_id: int) -> bool:
-    """Whether anything of a campaign is still in the queue."""
-    return bool(await connection.fetchval(_SQL["has_waiting"], workspace_id, campaign_id))
-
-
 async def waiting_message(connection: Connection | Pool, message_id: int, now: datetime) -> dict[str, Any] | None:
     """The queue row of one message with its lane, or None when it has left the queue."""
     row = await connection.fetchrow(_SQL["waiting_message"], message_id, now)

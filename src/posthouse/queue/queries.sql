@@ -13,10 +13,10 @@ with wanted as (
     select * from unnest($1::integer[], $2::integer[], $3::timestamptz[]) as w (lane_id, room, due_from)
 ),
 taken as (
-    select q.workspace_id, q.message_id
+    select q.workspace_id, q.message_id, q.due
     from wanted w
     cross join lateral (
-        select workspace_id, message_id
+        select workspace_id, message_id, due
         from queue
         where lane_id = w.lane_id and due >= w.due_from and due <= $4
         order by due
@@ -34,7 +34,7 @@ claimed as (
     where q.workspace_id = t.workspace_id and q.message_id = t.message_id
       and c.workspace_id = q.workspace_id and c.campaign_id = q.campaign_id
     returning q.workspace_id, q.message_id, q.campaign_id, q.contact_id, q.lane_id, q.attempt, q.first_at,
-              c.list_id, c.state as campaign_state
+              c.list_id, c.state as campaign_state, t.due
 )
 select c.workspace_id, c.message_id, c.campaign_id, c.contact_id, c.list_id, c.lane_id, l.site_id, c.attempt, k.email, k.fields,
        (extract(epoch from c.first_at) * 1000000)::bigint as first_at,
@@ -48,7 +48,8 @@ select c.workspace_id, c.message_id, c.campaign_id, c.contact_id, c.list_id, c.l
                  and (s.scope in ('all', 'marketing') or s.list_id = c.list_id)
                limit 1
            )
-       end as withheld
+       end as withheld,
+       c.due
 from claimed c
 join lanes l on l.lane_id = c.lane_id
 join contacts k on k.workspace_id = c.workspace_id and k.contact_id = c.contact_id
@@ -80,9 +81,17 @@ insert into lanes (workspace_id, pool, site_id, priority)
 select $1, $2, s.site_id, $4 from unnest($3::integer[]) as s (site_id)
 on conflict do nothing;
 
+-- name: chunk_domains
+-- The recipient domains of a campaign between two contact ids.
+select distinct k.domain
+from memberships m
+join contacts k on k.workspace_id = m.workspace_id and k.contact_id = m.contact_id
+where m.workspace_id = $1 and m.list_id = $2 and m.contact_id > $3 and m.contact_id <= $4
+  and m.status = 'subscribed' and k.erased_at is null;
+
 -- name: chunk_sites
 -- The sites behind the next recipients of a campaign.
-select distinct coalesce(r.site_id, 0) as site_id
+select distinct coalesce($5::integer, r.site_id, 0) as site_id
 from memberships m
 join contacts k on k.workspace_id = m.workspace_id and k.contact_id = m.contact_id
 left join domain_routes r on r.domain = k.domain
@@ -96,7 +105,7 @@ select m.workspace_id, nextval('message_ids'), l.lane_id, $5, m.contact_id, $6, 
 from memberships m
 join contacts k on k.workspace_id = m.workspace_id and k.contact_id = m.contact_id
 left join domain_routes r on r.domain = k.domain
-join lanes l on l.workspace_id = m.workspace_id and l.pool = $7 and l.priority = $8 and l.site_id = coalesce(r.site_id, 0)
+join lanes l on l.workspace_id = m.workspace_id and l.pool = $7 and l.priority = $8 and l.site_id = coalesce($9::integer, r.site_id, 0)
 where m.workspace_id = $1 and m.list_id = $2 and m.contact_id > $3 and m.contact_id <= $4
   and m.status = 'subscribed' and k.erased_at is null
 order by m.contact_id;
@@ -168,10 +177,6 @@ from queue
 where workspace_id = $1 and campaign_id = $2
 group by state, reason;
 
--- name: has_waiting
--- Whether anything of a campaign is still in the queue.
-select exists (select 1 from queue where workspace_id = $1 and campaign_id = $2);
-
 -- name: waiting_message
 -- The queue row of one message.
 select q.state, q.due, q.attempt, q.reason, q.first_at, q.lane_id, l.priority, s.name as site, r.until as site_rests_until, r.reply as site_reply
@@ -185,9 +190,14 @@ where q.message_id = $1;
 -- The queued message ids of a contact, newest first.
 select message_id from queue where contact_id = $1 order by message_id desc limit 100;
 
--- name: full_ranges
--- Ranges of the queue that lie wholly below the last message id given out.
-select c.relname as name, pg_get_expr(c.relpartbound, c.oid) as bounds
+-- name: ranges
+-- The ranges of the queue, oldest first.
+select c.relname as name
 from pg_inherits i
 join pg_class c on c.oid = i.inhrelid
-where i.inhparent = 'queue'::regclass;
+where i.inhparent = 'queue'::regclass
+order by c.oid;
+
+-- name: drop_range
+-- Drop a range of the queue that is empty and will get no more ids.
+select drop_message_range($1, $2);

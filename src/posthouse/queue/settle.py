@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from posthouse.db import named_sql
-from posthouse.db.pool import Connection
+from posthouse.db.pool import Connection, Pool
 from posthouse.model.messages import Copy
 from posthouse.model.outcomes import Outcome, Status
 
@@ -67,6 +67,6 @@ async def mark_settled(connection: Connection, node: str, slot: int, number: int
     await connection.execute(_SQL["mark_settled"], node, slot, number)
 
 
-async def settled_mark(connection: Connection, node: str, slot: int) -> int:
+async def settled_mark(connection: Connection | Pool, node: str, slot: int) -> int:
     """The last journal record of a sender that the database has; 0 when it has none."""
     return await connection.fetchval(_SQL["settled_mark"], node, slot) or 0

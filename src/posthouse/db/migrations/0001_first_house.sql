@@ -13,6 +13,22 @@ begin
 end
 $$;
 
+create function drop_message_range(child text, lock_milliseconds integer) returns boolean language plpgsql as $$
+declare
+    is_empty boolean;
+begin
+    perform set_config('lock_timeout', lock_milliseconds || 'ms', true);
+    execute format('lock table %I in access exclusive mode', child);
+    execute format('select not exists (select 1 from %I)', child) into is_empty;
+    if is_empty then
+        execute format('drop table %I', child);
+    end if;
+    return is_empty;
+exception when lock_not_available then
+    return false;
+end
+$$;
+
 -- accounts ---------------------------------------------------------------------------------------------------------------
 
 create table workspaces (
@@ -242,6 +258,7 @@ create table ledger (
     primary key (workspace_id, message_id, kind, nth)
 ) partition by range (message_id);
 create index ledger_news on ledger (written_by);
+create index ledger_campaign on ledger (campaign_id, kind) where kind in ('opened', 'clicked', 'complained', 'unsubscribed', 'bounced-later', 'deferred');
 comment on column ledger.written_by is 'The writing transaction: readers follow it up to the oldest one still open, so none is skipped.';
 
 create table ledger_cursors (
@@ -258,5 +275,7 @@ create table campaign_counts (
     kind event_kind not null,
     class text not null,
     count bigint not null,
+    first_at timestamptz not null,
+    last_at timestamptz not null,
     primary key (workspace_id, campaign_id, site_id, kind, class)
 );

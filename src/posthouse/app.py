@@ -1,0 +1,117 @@
+"""App: what one process of Posthouse has in its hands. Opened once, handed to the flows; the only place that wires the world in."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from posthouse.accounts import MasterKey, load_key, prove_key
+from posthouse.clock import JumpingClock, SystemClock
+from posthouse.data_directory import DataDirectory
+from posthouse.db.migrate import migrate
+from posthouse.db.pool import Pool, open_pool
+from posthouse.db.server import EmbeddedServer
+from posthouse.delivery import DnsResolver, Relay, RouteBook, parse_relay
+from posthouse.mail.replies import Rules
+from posthouse.mail.tokens import Tokens
+from posthouse.model.errors import DatabaseUnavailable
+from posthouse.model.ports import Chance, Clock, Resolver
+from posthouse.model.retry import RetrySchedule
+from posthouse.settings import Settings
+
+
+@dataclass(frozen=True)
+class App:
+    """The hands of one process.
+
+    sandbox: whether it works for rehearsals (workspaces marked sandbox) instead of for real ones; node: the name of this host.
+    """
+
+    directory: DataDirectory
+    settings: Settings
+    sandbox: bool
+    node: str
+    db: Pool
+    database_url: str
+    clock: Clock
+    resolver: Resolver
+    routes: RouteBook
+    relay: Relay | None
+    chance: Chance
+    key: MasterKey
+    tokens: Tokens
+    rules: Rules
+    schedule: RetrySchedule
+
+    @property
+    def mail_host(self) -> str:
+        """The host name of this installation in DNS: that of the public URL."""
+        return self.settings.public.url.split("//", 1)[1].partition(":")[0]
+
+    def now_us(self) -> int:
+        """The present moment in microseconds since 1970."""
+        return int(self.clock.now().timestamp() * 1_000_000)
+
+
+@asynccontextmanager
+async def open_app(
+    directory: DataDirectory, settings: Settings, *, sandbox: bool = False, connections: int = 4
+) -> AsyncIterator[App]:
+    """Open the database (starting the embedded server where it is needed), migrate it, and load keys and rules.
+
+    Raises DatabaseUnavailable, KeyWrong or SettingWrong, each with one sentence.
+    """
+    relay = parse_relay(settings.delivery.relay)
+    resolver = DnsResolver(settings.dns.nameservers, timeout=settings.dns.timeout_seconds)
+    clock: Clock = JumpingClock(directory.clock_file) if sandbox else SystemClock()
+    own_rules = [directory.reply_rules] if directory.reply_rules.exists() else []
+    rules = Rules.load(*own_rules)
+    async with AsyncExitStack() as stack:
+        url = settings.database.url
+        if not url:
+            chosen = Path(settings.database.bin_directory) if settings.database.bin_directory else None
+            url = stack.enter_context(EmbeddedServer(directory.path, bin_directory=chosen)).url
+        await _migrate(url)
+        pool = await open_pool(url, size=connections)
+        stack.push_async_callback(pool.close)
+        key = load_key(directory.key_file)
+        await prove_key(pool, key)
+        delivery = settings.delivery
+        yield App(
+            directory=directory,
+            settings=settings,
+            sandbox=sandbox,
+            node=socket.gethostname(),
+            db=pool,
+            database_url=url,
+            clock=clock,
+            resolver=resolver,
+            routes=RouteBook(pool, resolver),
+            relay=relay,
+            chance=random.Random(),
+            key=key,
+            tokens=key.tokens(),
+            rules=rules,
+            schedule=RetrySchedule(
+                first=delivery.first_retry_minutes * 60,
+                longest=delivery.longest_retry_minutes * 60,
+                life=delivery.life_hours * 3600,
+            ),
+        )
+
+
+async def _migrate(url: str) -> None:
+    try:
+        connection = await asyncpg.connect(url)
+    except (OSError, asyncpg.PostgresError, ValueError) as error:
+        raise DatabaseUnavailable(f"PostgreSQL does not answer: {error}.") from error
+    try:
+        await migrate(connection)
+    finally:
+        await connection.close()

@@ -1,0 +1,42 @@
+"""Campaigns: one compiled message to one list, and how far its launch has come.
+
+Writes the table `campaigns`. Never queues anything itself: the flow `launch` does, chunk by chunk.
+"""
+
+from posthouse.campaigns.campaign import (
+    Campaign,
+    CampaignState,
+    NewCampaign,
+    change_state,
+    chunk_end,
+    create_campaign,
+    find_campaign,
+    finish_campaign,
+    launching_campaigns,
+    link_target,
+    list_campaigns,
+    load_compiled,
+    mark_launched,
+    move_launch,
+    next_chunk_end,
+    sending_campaigns,
+)
+
+__all__ = [
+    "Campaign",
+    "CampaignState",
+    "NewCampaign",
+    "change_state",
+    "chunk_end",
+    "create_campaign",
+    "find_campaign",
+    "finish_campaign",
+    "launching_campaigns",
+    "link_target",
+    "list_campaigns",
+    "load_compiled",
+    "mark_launched",
+    "move_launch",
+    "next_chunk_end",
+    "sending_campaigns",
+]

@@ -1,0 +1,186 @@
+"""The front: the web door, the SMTP door, and the loops of launch and tell, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import asyncpg
+import structlog
+import uvicorn
+
+from posthouse import audience, campaigns, queue
+from posthouse.app import App
+from posthouse.doors.public import PublicDoor
+from posthouse.doors.smtpd import InboundDoor
+from posthouse.feedback import Heard, NotHeard, hear_mail
+from posthouse.flows.launch import launch
+from posthouse.flows.listen import listen
+from posthouse.flows.settle import replay
+from posthouse.flows.tell import tell
+from posthouse.model.errors import DataDirectoryWrong, SettingWrong
+from posthouse.queue import Journal
+
+_log = structlog.get_logger()
+_IDLE_SECONDS = 0.25
+_RETRY_SECONDS = 1.0
+_TIDY_SECONDS = 300.0
+
+
+async def run_front(app: App, senders: int, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+    """Open the doors, run the loops until `stop` is set, then close the doors. Calls `ready` when the doors are open."""
+    await _replay_orphans(app, senders)
+    async with _web_door(app), _smtp_door(app):
+        loops = [
+            asyncio.create_task(_repeat("launch", stop, lambda: launch(app))),
+            asyncio.create_task(_repeat("tell", stop, lambda: tell(app))),
+            asyncio.create_task(_tidy(app, stop)),
+        ]
+        ready()
+        await stop.wait()
+        await asyncio.gather(*loops)
+
+
+async def _replay_orphans(app: App, senders: int) -> None:
+    """Settle the journals of senders that this host used to have and has no more."""
+    for slot, folder in app.directory.journals():
+        if slot >= senders:
+            with contextlib.suppress(DataDirectoryWrong):  # another process replays it at this moment
+                journal = Journal(folder, segment_bytes=app.settings.journal.segment_megabytes * 2**20)
+                try:
+                    await replay(app, journal, slot)
+                finally:
+                    journal.close()
+
+
+async def _repeat(name: str, stop: asyncio.Event, step: Callable[[], Awaitable[bool]]) -> None:
+    """Run a flow's step again and again: at once while it finds work, after a moment when it finds none."""
+    while not stop.is_set():
+        pause = _IDLE_SECONDS
+        try:
+            if await step():
+                pause = 0.0
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            _log.warning("a loop waits for the database", loop=name, error=str(error))
+            pause = _RETRY_SECONDS
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), pause)
+
+
+async def _tidy(app: App, stop: asyncio.Event) -> None:
+    """Every few minutes: drop what is empty."""
+    while not stop.is_set():
+        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await queue.drop_empty_ranges(app.db)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _TIDY_SECONDS)
+
+
+class _QuietServer(uvicorn.Server):
+    """uvicorn without its signal handlers: this process has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _web_door(app: App) -> AsyncIterator[None]:
+    public = app.settings.public
+    door = PublicDoor(
+        app.tokens,
+        app.clock,
+        lambda heard: listen(app, heard),
+        lambda workspace_id, campaign_id, index: campaigns.link_target(app.db, workspace_id, campaign_id, index),
+        lambda workspace_id, list_id: audience.list_name(app.db, workspace_id, list_id),
+        lambda workspace_id, contact_id: audience.contact_address(app.db, workspace_id, contact_id),
+    )
+    host, port = _host_and_port(public.listen)
+    server = _QuietServer(
+        uvicorn.Config(
+            door,
+            host=host,
+            port=port,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_keep_alive=10,
+            timeout_graceful_shutdown=10,
+            limit_concurrency=1000,
+            h11_max_incomplete_event_size=16 * 1024,
+            ssl_certfile=public.tls_certificate or None,
+            ssl_keyfile=public.tls_key or None,
+        )
+    )
+    task = asyncio.create_task(_serve(server, public.listen))
+    while not server.started and not task.done():  # noqa: ASYNC110 -- uvicorn has no event for it
+        await asyncio.sleep(0.01)
+    if task.done():
+        task.result()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+        await door.close()
+
+
+async def _serve(server: uvicorn.Server, listen_address: str) -> None:
+    try:
+        await server.serve()
+    except SystemExit as error:
+        raise SettingWrong(f"public.listen = {listen_address!r}: the web door cannot open there; is the port in use?") from error
+    except (OSError, ssl.SSLError) as error:
+        raise SettingWrong(f"public.tls_certificate or public.tls_key cannot be used: {error}.") from error
+
+
+@contextlib.asynccontextmanager
+async def _smtp_door(app: App) -> AsyncIterator[None]:
+    settings = app.settings.inbound
+
+    async def accept(recipient: str) -> bool:
+        return await _is_ours(app, recipient)
+
+    async def take(return_path: str, recipients: list[str], raw: bytes) -> None:
+        await _take(app, recipients, raw)
+
+    door = InboundDoor(app.mail_host, accept, take, settings.max_megabytes * 2**20)
+    host, port = _host_and_port(settings.listen)
+    try:
+        server = await asyncio.get_running_loop().create_server(door.protocol, host, port)
+    except OSError as error:
+        raise SettingWrong(f"inbound.listen = {settings.listen!r}: the SMTP door cannot open there: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        server.close()
+        await door.close()
+
+
+async def _is_ours(app: App, recipient: str) -> bool:
+    """Whether mail to this address is for us: return paths, complaints, and the role addresses of our domains (BNC-8)."""
+    local, _, domain = recipient.lower().rpartition("@")
+    subdomain = f"{app.settings.sender.bounce_subdomain}."
+    if domain.startswith(subdomain):
+        return local.startswith("b-") or local in ("complaints", "abuse", "postmaster")
+    return False
+
+
+async def _take(app: App, recipients: list[str], raw: bytes) -> None:
+    heard: list[Heard] = []
+    for recipient in recipients:
+        found = hear_mail(raw, recipient, app.tokens, app.rules, app.now_us())
+        if isinstance(found, NotHeard):
+            _log.info("mail came in that changes nothing", reason=found.reason.value)
+        else:
+            heard.append(found)
+    await listen(app, heard)
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+

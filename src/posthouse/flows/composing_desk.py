@@ -1,0 +1,152 @@
+"""The desk of a sender: claimed copies become jobs for the exchange, or outcomes when they are not to be sent."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import msgspec
+
+from posthouse import accounts, campaigns
+from posthouse.app import App
+from posthouse.composing import CompiledMessage, Composer, Frame, Lacking, RenderFailed
+from posthouse.composing.render_child import RenderChild
+from posthouse.delivery import Answer, Job, Route, expired, judge
+from posthouse.flows.settle import Settler
+from posthouse.mail.replies import Failure, Stage
+from posthouse.model.messages import Composed, Copy
+from posthouse.model.outcomes import Outcome, Status
+from posthouse.reputation import RecentSuppressions
+
+# What one trip to the render child carries (answers 17).
+_RENDERED_AT_ONCE = 64
+_SECOND = 1_000_000
+
+
+class Desk:
+    """Prepares copies for one sender process."""
+
+    def __init__(self, app: App, settler: Settler, recent: RecentSuppressions) -> None:
+        self._app = app
+        self._settler = settler
+        self._recent = recent
+        self._composers: dict[int, tuple[CompiledMessage, Composer]] = {}
+        self._renderer: RenderChild | None = None
+
+    async def jobs(self, copies: Sequence[Copy]) -> list[Job]:
+        """The jobs of those copies that are to be sent; the others are settled here."""
+        wanted = [copy for copy in copies if not self._withheld(copy)]
+        routes = await self._routes(wanted)
+        by_campaign: dict[int, list[Job]] = defaultdict(list)
+        for copy in wanted:
+            route = routes[_domain(copy)]
+            if isinstance(route, Failure):
+                self._unroutable(copy, route)
+            else:
+                by_campaign[copy.campaign_id].append(Job(copy, route, self._compose))
+        jobs: list[Job] = []
+        for campaign_id, batch in by_campaign.items():
+            compiled, composer = await self._composer(campaign_id)
+            jobs += await self._rendered(composer, batch) if compiled.engine else batch
+        return jobs
+
+    def forget(self, campaign_ids: set[int]) -> None:
+        """Drop the composers of campaigns that have nothing due any more."""
+        for campaign_id in self._composers.keys() - campaign_ids:
+            del self._composers[campaign_id]
+
+    async def close(self) -> None:
+        """Stop the render child."""
+        if self._renderer is not None:
+            await self._renderer.close()
+
+    def _withheld(self, copy: Copy) -> bool:
+        now = self._app.now_us()
+        if copy.withheld == "cancelled":
+            self._settler.note(_not_sent(copy, Status.CANCELLED, "campaign-cancelled", now))
+        elif copy.withheld is not None:
+            self._settler.note(_not_sent(copy, Status.SUPPRESSED, copy.withheld, now))
+        elif now > copy.first_at + self._app.schedule.life * _SECOND:
+            self._settler.note(expired(copy, now))
+        else:
+            return False
+        return True
+
+    async def _routes(self, copies: Sequence[Copy]) -> dict[str, Route | Failure]:
+        domains = {_domain(copy) for copy in copies}
+        if self._app.relay is not None:
+            route = await self._app.routes.relay_route(self._app.relay)
+            return dict.fromkeys(domains, route)
+        return dict(await self._app.routes.find(domains, self._app.clock.now()))
+
+    def _unroutable(self, copy: Copy, failure: Failure) -> None:
+        answer = Answer(Stage.CONNECT, _domain(copy), failure=failure)
+        app = self._app
+        outcome, _ = judge(copy, answer, app.rules, app.schedule, app.now_us(), app.chance)
+        self._settler.note(outcome)
+
+    def _compose(self, copy: Copy) -> Composed | None:
+        """Called by the exchange at the last moment; a copy that is not to be sent after all is settled and None returned."""
+        cause = self._recent.cause(copy.workspace_id, copy.email, copy.list_id)
+        if cause is not None:
+            self._settler.note(_not_sent(copy, Status.SUPPRESSED, cause, self._app.now_us()))
+            return None
+        _, composer = self._composers[copy.campaign_id]
+        return self._checked(copy, composer.compose(copy, self._app.clock.now()))
+
+    async def _rendered(self, composer: Composer, jobs: Sequence[Job]) -> list[Job]:
+        renderer = await self._render_child()
+        ready: list[Job] = []
+        for start in range(0, len(jobs), _RENDERED_AT_ONCE):
+            batch = jobs[start : start + _RENDERED_AT_ONCE]
+            made = await composer.compose_many([job.copy for job in batch], self._app.clock.now(), renderer)
+            for job, composed in zip(batch, made, strict=True):
+                job.composed = self._checked(job.copy, composed)
+                if job.composed is not None:
+                    ready.append(job)
+        return ready
+
+    def _checked(self, copy: Copy, made: Composed | Lacking | RenderFailed) -> Composed | None:
+        if isinstance(made, Composed):
+            return made
+        reason = f"missing-field: {', '.join(made.fields)}" if isinstance(made, Lacking) else f"template: {made.reason}"
+        self._settler.note(_not_sent(copy, Status.HELD, reason, self._app.now_us()))
+        return None
+
+    async def _composer(self, campaign_id: int) -> tuple[CompiledMessage, Composer]:
+        known = self._composers.get(campaign_id)
+        if known is None:
+            app = self._app
+            workspace_id, from_address, stored, frame = await campaigns.load_compiled(app.db, campaign_id)
+            compiled = CompiledMessage.from_bytes(stored)
+            domain = from_address.rpartition("@")[2]
+            signers = await accounts.signers_of(
+                app.db, workspace_id, domain, app.key, ed25519=app.settings.sender.ed25519
+            )
+            composer = Composer(compiled, msgspec.convert(frame, Frame), signers, app.tokens)
+            known = self._composers[campaign_id] = (compiled, composer)
+        return known
+
+    async def _render_child(self) -> RenderChild:
+        if self._renderer is None:
+            self._renderer = RenderChild()
+        return self._renderer
+
+
+def _domain(copy: Copy) -> str:
+    return copy.email.rpartition("@")[2]
+
+
+def _not_sent(copy: Copy, status: Status, reason: str, now: int) -> Outcome:
+    return Outcome(
+        workspace_id=copy.workspace_id,
+        message_id=copy.message_id,
+        attempt=copy.attempt,
+        status=status,
+        at=now,
+        campaign_id=copy.campaign_id,
+        contact_id=copy.contact_id,
+        site_id=copy.site_id,
+        text=status.sentence,
+        rule=reason,
+    )

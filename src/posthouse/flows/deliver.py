@@ -1,0 +1,190 @@
+"""Deliver: one sender process takes due messages from the queue, composes them, sends them and settles what was answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import structlog
+
+from posthouse import delivery, queue
+from posthouse.app import App
+from posthouse.delivery import Answer, Exchange, ExchangeLimits, Job
+from posthouse.delivery.dial import Dialler, DialRules
+from posthouse.delivery.session import SessionTimes
+from posthouse.flows.composing_desk import Desk
+from posthouse.flows.launch import QUEUE_CHANNEL
+from posthouse.flows.settle import Settler, prune_journal, replay
+from posthouse.model.outcomes import Reaction
+from posthouse.queue import DueLane, Journal, LaneRoom
+from posthouse.reputation import RecentSuppressions
+
+_log = structlog.get_logger()
+_IDLE_SECONDS = 0.5
+_BUSY_SECONDS = 0.02
+_POLL_SECONDS = 1.0
+_RESCAN_SECONDS = 5.0
+_FINISH_SECONDS = 30.0
+_MOST_CLAIMED = 2_000
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+# Default rests where a rule gives no time of its own.
+_REST_SECONDS = {Reaction.SLOW: 60.0, Reaction.HOLD: 3600.0}
+
+
+async def deliver(app: App, slot: int, senders: int, stop: asyncio.Event) -> None:
+    """Run sender number `slot` of `senders` until `stop` is set; what is under way then finishes, the rest goes back."""
+    journal = Journal(app.directory.journal(slot), segment_bytes=app.settings.journal.segment_megabytes * 2**20)
+    replayed = await replay(app, journal, slot)
+    if replayed:
+        _log.info("outcomes of an earlier run replayed", slot=slot, outcomes=replayed)
+    prune_journal(app, journal, journal.last_number)
+    try:
+        async with Settler(app, journal, slot) as settler:
+            await _Sender(app, settler, senders).run(stop)
+    finally:
+        journal.close()
+
+
+class _Sender:
+    def __init__(self, app: App, settler: Settler, senders: int) -> None:
+        self._app = app
+        self._settler = settler
+        self._recent = RecentSuppressions(app.settings.delivery.in_flight_minutes * 60)
+        self._desk = Desk(app, settler, self._recent)
+        self._exchange = _exchange(app, senders, self._answered, self._put_back)
+        self._lanes: list[DueLane] = []
+        self._floors: dict[int, datetime] = {}
+        self._wake = asyncio.Event()
+        self._rests: set[asyncio.Task[None]] = set()
+        self._in_flight = timedelta(minutes=app.settings.delivery.in_flight_minutes)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        polled = rescanned = 0.0
+        listener = asyncio.create_task(self._listen())
+        stopper = asyncio.create_task(stop.wait())
+        stopper.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not stop.is_set():
+                now = loop.time()
+                if now - rescanned > _RESCAN_SECONDS:
+                    self._floors.clear()
+                    rescanned = now
+                try:
+                    if now - polled > _POLL_SECONDS or not self._lanes:
+                        await self._look_around()
+                        polled = now
+                    claimed = await self._claim()
+                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                    _log.warning("the database does not answer; trying again", error=str(error))
+                    self._lanes = []
+                    claimed = 0
+                if not claimed:
+                    await self._pause(_BUSY_SECONDS if self._exchange.held else _IDLE_SECONDS)
+        finally:
+            listener.cancel()
+            stopper.cancel()
+            await self._exchange.close(_FINISH_SECONDS)
+            await self._desk.close()
+            await asyncio.gather(listener, *self._rests, return_exceptions=True)
+
+    async def _look_around(self) -> None:
+        now = self._app.clock.now()
+        self._lanes = await queue.due_lanes(self._app.db, now, sandbox=self._app.sandbox)
+        await self._recent.refresh(self._app.db, now)
+
+    async def _claim(self) -> int:
+        """Claim for every lane that has room, urgent lanes first; returns how many were taken."""
+        if not self._settler.may_claim:
+            return 0
+        rooms: list[LaneRoom] = []
+        total = 0
+        for lane in self._lanes:
+            room = min(self._exchange.room(lane.lane_id), _MOST_CLAIMED - total)
+            if room > 0:
+                rooms.append(LaneRoom(lane.lane_id, room, self._floors.get(lane.lane_id, _LONG_AGO)))
+                total += room
+        if not rooms:
+            return 0
+        claimed = await queue.claim(self._app.db, rooms, self._app.clock.now(), self._in_flight)
+        self._floors.update(claimed.dues)
+        self._lanes = [
+            lane
+            for lane in self._lanes
+            if lane.lane_id in claimed.dues or lane.lane_id not in {r.lane_id for r in rooms}
+        ]
+        self._exchange.offer(await self._desk.jobs(claimed.copies))
+        return len(claimed.copies)
+
+    def _answered(self, job: Job, answer: Answer) -> None:
+        app = self._app
+        outcome, verdict = delivery.judge(job.copy, answer, app.rules, app.schedule, app.now_us(), app.chance)
+        self._settler.note(outcome)
+        if verdict is not None and verdict.reaction in _REST_SECONDS:
+            seconds = verdict.hold_seconds or _REST_SECONDS[verdict.reaction]
+            until = app.clock.now() + timedelta(seconds=seconds)
+            self._exchange.rest(outcome.site_id, "site-resting")
+            task = asyncio.create_task(
+                delivery.start_rest(
+                    app.db, outcome.site_id, until, verdict.bounce_class.value, f"{outcome.code} {outcome.text}"
+                )
+            )
+            self._rests.add(task)
+            task.add_done_callback(self._rests.discard)
+            self._lanes = [lane for lane in self._lanes if lane.site_id != outcome.site_id]
+
+    def _put_back(self, jobs: Sequence[Job], reason: str) -> None:
+        self._settler.put_back([job.copy for job in jobs], reason)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        self._wake.clear()
+
+    async def _listen(self) -> None:
+        """Wake at once when the queue grows or somebody is suppressed; polling catches what a broken connection misses."""
+
+        def heard(*_: object) -> None:
+            self._lanes = []
+            self._wake.set()
+
+        while True:
+            try:
+                connection = await asyncpg.connect(self._app.database_url)
+                try:
+                    await connection.add_listener(QUEUE_CHANNEL, heard)
+                    await connection.add_listener("posthouse_suppressed", heard)
+                    while not connection.is_closed():  # noqa: ASYNC110 -- asyncpg tells of a broken connection in no other way
+                        await asyncio.sleep(_POLL_SECONDS)
+                finally:
+                    await connection.close(timeout=1)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+                await asyncio.sleep(_POLL_SECONDS)
+
+
+def _exchange(
+    app: App,
+    senders: int,
+    answered: Callable[[Job, Answer], None],
+    put_back: Callable[[Sequence[Job], str], None],
+) -> Exchange:
+    settings = app.settings.delivery
+    times = SessionTimes(
+        settings.greeting_seconds, settings.command_seconds, settings.block_seconds, settings.final_dot_seconds
+    )
+    rules = DialRules(
+        port=settings.port,
+        ehlo_name=app.settings.sender.ehlo_name or app.node,
+        connect_seconds=settings.connect_seconds,
+        times=times,
+        allow_private_addresses=settings.allow_private_addresses,
+        require_tls=settings.require_tls,
+    )
+    limits = ExchangeLimits(
+        connections_per_site=max(1, settings.connections_per_site // senders),
+        messages_per_connection=settings.messages_per_connection,
+    )
+    return Exchange(Dialler(app.resolver, rules), app.relay, limits, app.chance, answered, put_back)

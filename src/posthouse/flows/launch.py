@@ -1,0 +1,66 @@
+"""Launch: the recipients of a campaign become queue rows, in chunks that a crash can neither skip nor double."""
+
+from __future__ import annotations
+
+from posthouse import campaigns, ledger, queue
+from posthouse.app import App
+from posthouse.campaigns import Campaign
+from posthouse.db import named_sql
+
+# A chunk is one short transaction; larger ones gain nothing and hold the senders back.
+CHUNK = 5_000
+BROADCAST_POOL = "default"
+BROADCAST_PRIORITY = 5
+QUEUE_CHANNEL = "posthouse_queue"
+_SQL = named_sql.load("posthouse.flows")
+
+
+async def launch(app: App) -> bool:
+    """Queue the next chunk of every campaign that is being launched; returns whether there was anything to do."""
+    busy = False
+    for campaign in await campaigns.launching_campaigns(app.db, sandbox=app.sandbox):
+        busy = await _launch_chunk(app, campaign) or busy
+    if busy:
+        await app.db.execute(_SQL["wake_senders"])
+    return busy
+
+
+async def _launch_chunk(app: App, campaign: Campaign) -> bool:
+    now = app.clock.now()
+    site_id = (await app.routes.relay_route(app.relay)).site_id if app.relay is not None else None
+    if site_id is None:
+        await _find_routes(app, campaign)
+    async with app.db.acquire() as connection, connection.transaction():
+        chunk = await campaigns.next_chunk_end(connection, campaign, CHUNK)
+        if chunk is None:
+            return False
+        after, until = chunk
+        if until is None:
+            await campaigns.mark_launched(connection, campaign, now)
+            return True
+        first, last = await queue.next_message_ids(connection, CHUNK)
+        await ledger.make_room(connection, first, last)
+        queued = await queue.put_chunk(
+            connection,
+            workspace_id=campaign.workspace_id,
+            campaign_id=campaign.campaign_id,
+            list_id=campaign.list_id,
+            after=after,
+            until=until,
+            due=now,
+            lane_pool=BROADCAST_POOL,
+            priority=BROADCAST_PRIORITY,
+            site_id=site_id,
+        )
+        await campaigns.move_launch(connection, campaign, until, queued)
+    return True
+
+
+async def _find_routes(app: App, campaign: Campaign) -> None:
+    """Look the chunk's domains up in bulk, before the transaction: DNS may be slow, and a transaction must be short."""
+    until = await campaigns.chunk_end(app.db, campaign, CHUNK)
+    if until is not None:
+        domains = await queue.chunk_domains(
+            app.db, campaign.workspace_id, campaign.list_id, campaign.launch_after, until
+        )
+        await app.routes.find(domains, app.clock.now())
