@@ -12,10 +12,12 @@ from urllib.parse import SplitResult, urlsplit
 from msgspec import Struct
 
 _FOLD = re.compile(rb"\r\n(?=[ \t])")
-_BOUNDARY = re.compile(rb"boundary=\"?([^\";\r\n]+)", re.IGNORECASE)
+# Patterns begin with plain octets where they can: a search for those is many times faster than one that ignores case.
+_BOUNDARY = re.compile(rb"boundary=\"?([^\";\r\n]+)")
+_ANY_BOUNDARY = re.compile(_BOUNDARY.pattern, re.IGNORECASE)
 _QUOTED = r"""\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'>]+))"""
-_IMAGE = re.compile(r"<img\b[^>]*?\ssrc" + _QUOTED, re.IGNORECASE)
-_LINK = re.compile(r"<a\b[^>]*?\shref" + _QUOTED, re.IGNORECASE)
+_IMAGE = re.compile(r"<(?i:img\b[^>]*?\ssrc)" + _QUOTED)
+_LINK = re.compile(r"<(?i:a\b[^>]*?\shref)" + _QUOTED)
 _WEB_URI = re.compile(r"<\s*(https?://[^>\s]+)\s*>", re.IGNORECASE)
 _IN_BRACKETS = re.compile(r"<([^<>]+)>")
 
@@ -75,7 +77,7 @@ def _complaint_address(headers: dict[str, str]) -> str | None:
 
 
 def _html_of(content: bytes) -> str:
-    boundaries = {re.escape(boundary) for boundary in _BOUNDARY.findall(content)}
+    boundaries = {re.escape(found) for found in _BOUNDARY.findall(content) or _ANY_BOUNDARY.findall(content)}
     parts = (
         re.split(rb"\r\n--(?:" + b"|".join(boundaries) + rb")(?:--)?[ \t]*\r\n", content) if boundaries else [content]
     )

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -63,6 +64,20 @@ class Dialog:
     def close(self) -> None:
         self.file.close()
         self.socket.close()
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool]], None]:
+    """Waits until something holds that another process brings about; fails where it never does."""
+
+    def wait(holds: Callable[[], bool]) -> None:
+        for _ in range(1000):
+            if holds():
+                return
+            sleep(0.01)
+        raise AssertionError("it never came about")
+
+    return wait
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ def test_a_single_html_part_in_base64() -> None:
 
 def test_html_deep_inside_nested_parts() -> None:
     inner = f"--in+ner\r\nContent-Type: TEXT/HTML; charset=utf-8\r\n\r\n{HTML}\r\n--in+ner--"
-    outer = f"--out\r\nContent-Type: multipart/alternative;\r\n boundary=in+ner\r\n\r\n{inner}\r\n--out--"
-    reading = read_letter(message('Content-Type: multipart/mixed; boundary="out"', body=outer), is_ours)
+    outer = f"--out\r\nContent-Type: multipart/alternative;\r\n BOUNDARY=in+ner\r\n\r\n{inner}\r\n--out--"
+    reading = read_letter(message('Content-Type: multipart/mixed; Boundary="out"', body=outer), is_ours)
     assert reading.links == ("https://l.example/c/1",)
 
 

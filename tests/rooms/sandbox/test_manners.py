@@ -200,17 +200,24 @@ def test_dropper_lets_a_message_through_in_the_end(run_sandbox: RunSandbox, dial
 
 
 def test_slow_keeps_each_reply_back_and_loses_none(run_sandbox: RunSandbox, dial: Dial, providers: Providers) -> None:
-    sandbox = run_sandbox(providers=providers("[slow]\nleast_seconds = 0.05\nmost_seconds = 0.06"))
+    sandbox = run_sandbox(providers=providers("[slow]\nleast_seconds = 0.02\nmost_seconds = 0.03"))
     dialog = dial(sandbox, "only")
     dialog.greet()
     dialog.send(b"MAIL FROM:<b@sender.example>\r\nRCPT TO:<r@a.example>\r\nDATA\r\n")
     assert [dialog.read()[:3] for _ in range(3)] == ["250", "250", "354"]
     assert dialog.say("Subject: x\r\n\r\nHello\r\n.")[:3] == "250"
     assert dialog.mail("r2@a.example")[-1][:3] == "250"
+    assert dialog.say("QUIT")[:3] == "221"
+    assert dialog.read() == ""
     sandbox.stop()
-    first, second = sandbox.records()
-    # Four replies lie between the two records, each kept back at least 50 ms by the peer's own monotonic clock.
-    assert second.mono - first.mono >= 0.2
+    assert [r.rcpt for r in sandbox.records()] == ["r@a.example", "r2@a.example"]
+
+
+def test_slow_really_waits(run_sandbox: RunSandbox, dial: Dial, providers: Providers) -> None:
+    dialog = dial(run_sandbox(providers=providers("[slow]\nleast_seconds = 600\nmost_seconds = 601")), "only")
+    dialog.socket.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        dialog.read()
 
 
 def test_a_provider_that_stops_reading(run_sandbox: RunSandbox, dial: Dial, providers: Providers) -> None:

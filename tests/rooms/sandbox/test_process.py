@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from time import sleep
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
@@ -20,11 +19,14 @@ from posthouse.sandbox.plan import to_json
 from posthouse.sandbox.records import read_records
 
 RunSandbox = Callable[..., Sandbox]
+Eventually = Callable[[Callable[[], bool]], None]
 
 
-def wait_until_gone(pid: int) -> None:
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        sleep(0.02)
+def is_gone(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_everything_listens_on_loopback_only(run_sandbox: RunSandbox) -> None:
@@ -57,7 +59,7 @@ FORK = "import os\nif os.fork() == 0:\n    os.close(1)\n    time.sleep(60)\n    
 
 
 @pytest.mark.parametrize("fork", ["", FORK], ids=["alone", "with a sibling that holds the pipe open"])
-def test_it_ends_when_its_parent_is_killed(tmp_path: Path, fork: str) -> None:
+def test_it_ends_when_its_parent_is_killed(tmp_path: Path, eventually: Eventually, fork: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PARENT.format(fork=fork), str(tmp_path)], stdout=subprocess.PIPE, start_new_session=True
     ) as parent:
@@ -66,7 +68,7 @@ def test_it_ends_when_its_parent_is_killed(tmp_path: Path, fork: str) -> None:
         assert psutil.pid_exists(pid)
         parent.kill()
         parent.wait()
-        wait_until_gone(pid)
+        eventually(lambda: is_gone(pid))
         if fork:
             os.killpg(parent.pid, signal.SIGKILL)
 
@@ -115,16 +117,15 @@ def test_a_port_in_use_is_said_in_a_sentence(run_sandbox: RunSandbox, tmp_path: 
 
 
 def test_records_reach_the_file_while_it_runs_and_survive_a_kill(
-    run_sandbox: RunSandbox, dial: Callable[[Sandbox, str], Any]
+    run_sandbox: RunSandbox, dial: Callable[[Sandbox, str], Any], eventually: Eventually
 ) -> None:
     sandbox = run_sandbox()
     dialog = dial(sandbox, "plain")
     dialog.greet()
     dialog.mail("r@a.example")
-    while not list(sandbox.records()):
-        sleep(0.01)
+    eventually(lambda: bool(list(sandbox.records())))
     os.kill(sandbox.ready.pid, signal.SIGKILL)
-    wait_until_gone(sandbox.ready.pid)
+    eventually(lambda: is_gone(sandbox.ready.pid))
     with sandbox.ready.record_file.open("ab") as file:
         file.write(b'{"kind":"dot","t":1')
     assert [record.rcpt for record in read_records(sandbox.ready.record_file)] == ["r@a.example"]
