@@ -17,7 +17,7 @@ from posthouse.composing.filling import Filler, field_text
 from posthouse.composing.message_header import HeaderWriter, subject_value
 from posthouse.composing.render_child import RenderChild
 from posthouse.mail.dkim import Signer
-from posthouse.mail.quoted_printable import SOFT_BREAK
+from posthouse.mail.quoted_printable import SOFT_BREAK, without_empty_end
 from posthouse.mail.tokens import Purpose, Subject, Tokens
 from posthouse.model.messages import Composed, Copy
 
@@ -52,6 +52,8 @@ class Composer:
         self._fixed_subject = (
             subject_value("".join(map(str, self._subject))) if all(isinstance(p, str) for p in self._subject) else None
         )
+        # Several parts end in a boundary; a single one may end in whatever a contact's field ends in.
+        self._single_part = b"multipart" not in compiled.content_type_fields
         prefix = compiled.body.statics[0] if compiled.body.order[0] == 0 else b""
         self._prefix_length = len(prefix) if len(prefix) >= _PREFIX_WORTH_KEEPING else 0
         self._prefix_hash = sha256(prefix)
@@ -136,6 +138,8 @@ class Composer:
         body = self._filler.fill(copy.fields, email, tokens, subject, rendered)
         if body is None or subject_line is None:
             return Lacking(missing_fields(self._compiled, copy.fields))
+        if self._single_part:
+            body = without_empty_end(body)
         if self._prefix_length:
             digest = self._prefix_hash.copy()
             digest.update(memoryview(body)[self._prefix_length :])

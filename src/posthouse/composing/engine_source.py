@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from jinja2.exceptions import TemplateSyntaxError
+
 from posthouse.composing.compiled import TokenSlot
 from posthouse.composing.engine_names import (
     PLACE_FILTERS,
@@ -20,15 +22,24 @@ from posthouse.composing.engine_names import (
 )
 from posthouse.composing.escaping import Place, escape_url_part
 from posthouse.composing.layout import Blank, Code, PartLayout, PersonalLink
-from posthouse.composing.tags import BlockTag, SpecialTag, Tag
+from posthouse.composing.tags import LEXER, BlockTag, SpecialTag, Tag, template_wrong
 from posthouse.mail.quoted_printable import SOFT_BREAK, clean_text, encode
 
 _SOFT_BREAK = SOFT_BREAK.decode()
 
 
 def engine_source(part: PartLayout) -> str:
-    """A minijinja template for one part."""
-    return "".join(_sources(part))
+    """A minijinja template for one part. Raises TemplateWrong when the HTML tools have torn a block apart."""
+    source = "".join(_sources(part))
+    try:
+        LEXER.parse(source)
+    except TemplateSyntaxError as error:
+        raise template_wrong(
+            part.part.name.capitalize(),
+            None,
+            f"{error.message} Begin and end each block within the same element, neither of them hidden.",
+        ) from error
+    return source
 
 
 def subject_source(pieces: Iterable[str | Tag]) -> str:

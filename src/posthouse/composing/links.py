@@ -23,14 +23,14 @@ class LinkTable:
     def __init__(self, marks: Marks, tracking: bool) -> None:
         self._marks = marks
         self._tracking = tracking
-        self._places: dict[str, int] = {}
+        self._words: dict[str, str] = {}
         self._left: set[str] = set()
         self.relative: list[str] = []
 
     @property
     def targets(self) -> tuple[str, ...]:
         """The tracked targets; a tracking URL's index is a place here."""
-        return tuple(self._places)
+        return tuple(self._words)
 
     def leave(self, target: str) -> None:
         """Note a target that its author wants untracked, in the text part too."""
@@ -47,7 +47,9 @@ class LinkTable:
             return href
         if self._marks.word.search(href):
             return self._marks.add(Personal(href))
-        return self._marks.add(Click(self._places.setdefault(href, len(self._places))))
+        if href not in self._words:
+            self._words[href] = self._marks.add(Click(len(self._words)))
+        return self._words[href]
 
     def track_text(self, marked: str) -> str:
         """A text part with its web addresses tracked."""

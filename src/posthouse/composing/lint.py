@@ -166,10 +166,14 @@ def _growth_faults(tree: nodes.Template) -> Iterator[tuple[nodes.Node, str]]:
     assignments: list[nodes.Assign | nodes.With] = [*tree.find_all(nodes.Assign), *tree.find_all(nodes.With)]
     if len(assignments) > _MOST_SETS:
         yield assignments[_MOST_SETS], f"More than {_MOST_SETS} times set or with. Prepare the values as merge fields."
+    set_here = {name.name for name in tree.find_all(nodes.Name) if name.ctx in ("store", "param")}
     for assignment in assignments:
         for value in [assignment.node] if isinstance(assignment, nodes.Assign) else assignment.values:
             for part in (value, *value.find_all(nodes.Node)):
-                if isinstance(part, (nodes.List, nodes.Dict, nodes.Tuple, nodes.Add)):
+                doubles = isinstance(part, nodes.Concat) and any(
+                    name.name in set_here for name in part.find_all(nodes.Name)
+                )
+                if doubles or isinstance(part, (nodes.List, nodes.Dict, nodes.Tuple, nodes.Add)):
                     yield (
                         part,
                         "A value that is set cannot be a list, a table or a sum: it could grow without limit. Use a merge field.",

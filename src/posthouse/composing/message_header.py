@@ -15,6 +15,7 @@ from posthouse.mail.header_field import clean_header_text, date_text, field, phr
 from posthouse.model.errors import SettingWrong
 
 _LINE = 78
+_TO_ROOM = _LINE - len("To: ")
 _PLAIN_SUBJECT = re.compile(r"(?:[!-~]+ ?){1,20}(?<! )")
 _LIST_ID = re.compile(r"(?P<name>[^<>]*)<(?P<id>[A-Za-z0-9._-]+)>\s*")
 # RFC 2919 §2: the whole field stays within 255 octets (UNS-8).
@@ -22,8 +23,9 @@ _LIST_ID_OCTETS = 255
 
 # In the place of a field that differs for each recipient. The order is that of the header, and of DKIM's hash too.
 _TO, _SUBJECT, _DATE, _MESSAGE_ID, _LIST_UNSUBSCRIBE = (
-    f"{name}: %b\r\n".encode() for name in ("To", "Subject", "Date", "Message-ID", "List-Unsubscribe")
+    f"{name}:%b\r\n".encode() for name in ("To", "Subject", "Date", "Message-ID", "List-Unsubscribe")
 )
+_SPACE, _FOLD = b" ", b"\r\n "
 
 
 class HeaderWriter:
@@ -58,18 +60,18 @@ class HeaderWriter:
         message_id = b"<" + token.encode() + self._message_id_end
         unsubscribe = self._unsubscribe + unsubscribe_token.encode() + b">"
         values = (to_octets, subject, self._date, message_id, unsubscribe)
-        if len(to_octets) > _LINE - 4:
-            to_octets = b"\r\n " + to_octets
-        if len(token) > self._message_id_room:
-            message_id = b"\r\n " + message_id
-        if len(unsubscribe_token) > self._unsubscribe_room:
-            unsubscribe = b"\r\n " + unsubscribe
-        wire = self._wire % (to_octets, subject, self._date, message_id, unsubscribe)
+        wire = self._wire % (
+            (_SPACE if len(to_octets) <= _TO_ROOM else _FOLD) + to_octets,
+            _SPACE + subject,
+            _SPACE + self._date,
+            (_SPACE if len(token) <= self._message_id_room else _FOLD) + message_id,
+            (_SPACE if len(unsubscribe_token) <= self._unsubscribe_room else _FOLD) + unsubscribe,
+        )
         if self._plan is None:
             return wire + b"\r\n"
         canonical = self._canonical % values
-        if b"\r\n " in subject:
-            canonical = canonical.replace(b"\r\n ", b" ")
+        if _FOLD in subject:
+            canonical = canonical.replace(_FOLD, _SPACE)
         return self._plan.sign(canonical, body_hash, self._timestamp) + wire + b"\r\n"
 
 

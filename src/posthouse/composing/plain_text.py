@@ -7,7 +7,7 @@ import re
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from posthouse.composing.marks import Click, Marks
-from posthouse.composing.tags import BlockTag
+from posthouse.composing.tags import BlockTag, template_wrong
 
 _SKIPPED = frozenset({"head", "style", "script", "title", "template", "noscript", "svg", "object"})
 _PARAGRAPHS = frozenset(
@@ -25,11 +25,19 @@ _LINE, _PARAGRAPH = 1, 2
 
 
 def plain_text(tree: LexborHTMLParser, marks: Marks) -> str:
-    """The text of a parsed HTML message, with the same marks. Lines are not wrapped: that is the reader's program's work."""
+    """The text of a parsed HTML message, with the same marks. Lines are not wrapped: that is the reader's program's work.
+
+    Raises TemplateWrong for elements nested hundreds deep.
+    """
     if tree.body is None:
         return "\n"
     writer = _Writer(marks)
-    writer.children(tree.body)
+    try:
+        writer.children(tree.body)
+    except RecursionError as error:
+        raise template_wrong(
+            "HTML", None, "Its elements are nested hundreds deep. Give a text part of your own, or simplify it."
+        ) from error
     return writer.finished()
 
 

@@ -20,6 +20,7 @@ from typing import Any, Self
 import msgspec
 
 from posthouse.composing.draft import RenderFailed
+from posthouse.model.errors import PosthouseError
 
 BATCH = 64
 _MEMORY = 256 * 1024 * 1024
@@ -34,8 +35,12 @@ Values = Mapping[str, Any]
 Sources = Mapping[str, str]
 
 
-class ChildFailed(Exception):
-    """The render child died, hung, or said something that it must not say."""
+class ChildUnavailable(PosthouseError):
+    """The render process cannot be started."""
+
+
+class _ChildFailed(Exception):
+    """The render child died, hung, or said something that it must not say, while it was at work."""
 
 
 class RenderChild:
@@ -69,7 +74,10 @@ class RenderChild:
         return self._process.pid if self._process else None
 
     async def render(self, sources: Sources, batch: Sequence[Values]) -> list[list[bytes] | RenderFailed]:
-        """Each recipient's parts in the order of `sources`, or why there are none; one answer for each of `batch`."""
+        """Each recipient's parts in the order of `sources`, or why there are none; one answer for each of `batch`.
+
+        Raises ChildUnavailable when the machine cannot start a process, which is no recipient's fault.
+        """
         key = _key(sources)
         answers: list[list[bytes] | RenderFailed] = []
         async with self._turn:
@@ -79,7 +87,7 @@ class RenderChild:
                     break
                 try:
                     await self._ask(sources, batch[len(answers) : len(answers) + BATCH], answers)
-                except ChildFailed as failure:
+                except _ChildFailed as failure:
                     answers.append(await self._judge(key, sources, batch[len(answers)], failure))
         return answers
 
@@ -98,7 +106,7 @@ class RenderChild:
             await asyncio.to_thread(process.wait)
 
     async def _judge(
-        self, key: bytes, sources: Sources, suspect: Values, failure: ChildFailed
+        self, key: bytes, sources: Sources, suspect: Values, failure: _ChildFailed
     ) -> list[bytes] | RenderFailed:
         if not self._second_chance:
             self._guilty[key] = _GUILTY_TO_QUARANTINE
@@ -106,13 +114,15 @@ class RenderChild:
         alone: list[list[bytes] | RenderFailed] = []
         try:
             await self._ask(sources, [suspect], alone)
-        except ChildFailed as proof:
+        except _ChildFailed as proof:
             self._guilty[key] = self._guilty.get(key, 0) + 1
             return RenderFailed(str(proof), child_lost=True, quarantined=self.is_quarantined(sources))
         return alone[0]
 
     async def _ask(self, sources: Sources, batch: Sequence[Values], answers: list[list[bytes] | RenderFailed]) -> None:
-        """Append an answer for each of `batch`. Raises ChildFailed after those that came; the child is gone then."""
+        """Append an answer for each of `batch`. Raises _ChildFailed after those that came; the child is gone then."""
+        if self._process is None:
+            await self._start()
         try:
             await self._load(sources)
             await self._send({"render": batch})
@@ -122,7 +132,7 @@ class RenderChild:
         except (OSError, EOFError, TimeoutError, msgspec.MsgspecError) as error:
             await self.close()
             slow = isinstance(error, TimeoutError)
-            raise ChildFailed(
+            raise _ChildFailed(
                 f"Rendering took more than {self._seconds:g} s and was stopped."
                 if slow
                 else "Rendering needed more memory than it may have, or broke the render process."
@@ -133,8 +143,6 @@ class RenderChild:
             raise
 
     async def _load(self, sources: Sources) -> None:
-        if self._process is None:
-            await self._start()
         key = _key(sources)
         if self._loaded != key:
             await self._send({"load": sources})
@@ -142,24 +150,16 @@ class RenderChild:
 
     async def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - once in a sender's life; asyncio's own would tie it to a child watcher
-                [
-                    sys.executable,
-                    "-m",
-                    "posthouse.composing.child",
-                    str(theirs.fileno()),
-                    str(os.getpid()),
-                    str(self._memory),
-                ],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                # Nothing of our environment, which may hold secrets: only where the code is.
-                env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "MALLOC_ARENA_MAX": "1"},
-            )
-        self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
-        async with asyncio.timeout(_SECONDS_TO_START):
-            await self._answer()
+        try:
+            with theirs:
+                self._process = _spawn(theirs, self._memory)
+            self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+            async with asyncio.timeout(_SECONDS_TO_START):
+                await self._answer()
+        except (OSError, EOFError, TimeoutError, msgspec.MsgspecError) as error:
+            await self.close()
+            ours.close()
+            raise ChildUnavailable(f"The render process cannot be started: {error or type(error).__name__}.") from error
 
     async def _send(self, request: Mapping[str, Any]) -> None:
         if self._writer is None:
@@ -175,6 +175,17 @@ class RenderChild:
             raise EOFError
         answer = msgspec.msgpack.decode(await self._reader.readexactly(length), type=_Answer)
         return answer.parts if answer.error is None else RenderFailed(answer.error)
+
+
+def _spawn(connection: socket.socket, memory: int) -> subprocess.Popen[bytes]:
+    descriptor = connection.fileno()
+    return subprocess.Popen(
+        [sys.executable, "-m", "posthouse.composing.child", str(descriptor), str(os.getpid()), str(memory)],
+        pass_fds=[descriptor],
+        stdin=subprocess.DEVNULL,
+        # Nothing of our environment, which may hold secrets: only where the code is.
+        env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "MALLOC_ARENA_MAX": "1"},
+    )
 
 
 class _Answer(msgspec.Struct, frozen=True):

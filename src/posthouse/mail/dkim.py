@@ -133,7 +133,8 @@ def _signature_template(signer: Signer, listed: Sequence[str]) -> tuple[bytes, b
     lines = [
         f"DKIM-Signature: v=1; a={signer.algorithm}; c=relaxed/relaxed;",
         f"d={signer.domain}; s={signer.selector};",
-        f"t=%d; h={listed[0]}",
+        "t=%d;",
+        f"h={listed[0]}",
     ]
     for name in listed[1:]:
         if len(lines[-1]) + len(name) > _B64_LINE:

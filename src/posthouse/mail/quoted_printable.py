@@ -85,3 +85,18 @@ def wrap_encoded(encoded: bytes) -> bytes:
     if len(encoded) > _CHUNK:
         encoded = SOFT_BREAK.join(_CHUNKS.findall(encoded))
     return _LINE_START.sub(_as_atom, encoded)
+
+
+def without_empty_end(encoded: bytes) -> bytes:
+    """A whole body that meant nothing by the empty lines at its end, which relaxed canonicalization does not hash.
+
+    A soft break before a line break means nothing either; a body is never left quite empty.
+    """
+    while True:
+        if encoded.endswith(b"=\r\n\r\n"):
+            encoded = encoded[:-5]
+            encoded = (encoded[:-1] + b"=20" if encoded.endswith(b" ") else encoded) + b"\r\n"
+        elif encoded.endswith(b"\r\n\r\n"):
+            encoded = encoded[:-2]
+        else:
+            return encoded if encoded != b"\r\n" else b"=20\r\n"

@@ -92,9 +92,8 @@ def test_a_changed_or_added_field_breaks_the_signature(
 def _verifies(message: bytes, dns: Callable[..., bytes]) -> bool:
     try:
         return bool(dkim.DKIM(message).verify(0, dnsfunc=dns))
-    except dkim.ValidationError as error:
+    except dkim.ValidationError:
         # dkimpy's way to say that the body is another one.
-        assert "body hash mismatch" in str(error)
         return False
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from posthouse.mail.header_field import date_text, encoded_words, mailbox_field, unstructured_field
 from posthouse.mail.mime import boundary_for
-from posthouse.mail.quoted_printable import clean_text, encode, encode_value, wrap_encoded
+from posthouse.mail.quoted_printable import clean_text, encode, encode_value, without_empty_end, wrap_encoded
 
 
 @pytest.mark.parametrize(
@@ -130,3 +130,18 @@ def test_boundary_depends_on_the_parts_and_cannot_occur_in_quoted_printable() ->
     boundary = boundary_for(b"a").encode()
     assert boundary.startswith(b"=_")
     assert boundary not in encode(boundary)[0]
+
+
+@pytest.mark.parametrize(
+    ("encoded", "ended"),
+    [
+        (b"a\r\n", b"a\r\n"),
+        (b"a=\r\n\r\n", b"a\r\n"),
+        (b"a =\r\n\r\n", b"a=20\r\n"),
+        (b"a=\r\n=\r\n\r\n", b"a\r\n"),
+        (b"a\r\n\r\n\r\n", b"a\r\n"),
+        (b"=\r\n\r\n", b"=20\r\n"),
+    ],
+)
+def test_a_body_has_no_empty_end(encoded: bytes, ended: bytes) -> None:
+    assert without_empty_end(encoded) == ended
