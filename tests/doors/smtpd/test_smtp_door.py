@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -26,7 +27,7 @@ from hypothesis import strategies as st
 from posthouse.doors.smtpd import Admission, InboundDoor, Limits
 from posthouse.doors.smtpd.content import Incoming, has_bare_line_ends
 
-DIALOGS = sorted((Path(__file__).parents[1] / "dialogs").glob("*.smtp"))
+DIALOGS = sorted((Path(__file__).parents[2] / "dialogs").glob("*.smtp"))
 KNOWN = {"bounce@example.com", "abuse@example.com", "postmaster@example.com", "postmaster", "jörg@example.com"}
 Message = tuple[str, list[str], bytes]
 
@@ -140,7 +141,7 @@ def test_the_result_is_the_same_in_pieces_of_any_size(cuts: list[int]) -> None:
             writer.close()
             return answers, house.taken
 
-    answers, taken = asyncio.run(talk())
+    answers, taken = uvloop.run(talk())
     assert taken == EXPECTED
     assert [line[:3] for line in answers.splitlines()] == (
         [b"220"] + [b"250"] * 6 + [b"250", b"250", b"354", b"250"] + [b"250", b"550", b"250", b"354", b"250", b"221"]
@@ -256,8 +257,7 @@ async def test_a_peer_that_does_not_read_is_cut_off() -> None:
     async with opened(command_seconds=0.3, close_seconds=0.1, max_errors=10**9) as (_, door):
         _, writer = await connect(door)
         transport = writer.transport
-        assert isinstance(transport, asyncio.Transport)
-        transport.pause_reading()
+        cast(asyncio.Transport, transport).pause_reading()
         with pytest.raises(ConnectionError):
             await _write_for_ever(writer)
 
