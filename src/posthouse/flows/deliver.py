@@ -16,10 +16,10 @@ from posthouse.delivery import Answer, Exchange, ExchangeLimits, Job
 from posthouse.delivery.dial import Dialler, DialRules
 from posthouse.delivery.session import SessionTimes
 from posthouse.flows.composing_desk import Desk
-from posthouse.flows.launch import QUEUE_CHANNEL
-from posthouse.flows.settle import Settler, prune_journal, replay
+from posthouse.flows.settle import Settler, open_journal, prune_journal, replay
+from posthouse.flows.wake import QUEUE_CHANNEL
 from posthouse.model.outcomes import Reaction
-from posthouse.queue import DueLane, Journal, LaneRoom
+from posthouse.queue import DueLane, LaneRoom
 from posthouse.reputation import RecentSuppressions
 
 _log = structlog.get_logger()
@@ -36,12 +36,12 @@ _REST_SECONDS = {Reaction.SLOW: 60.0, Reaction.HOLD: 3600.0}
 
 async def deliver(app: App, slot: int, senders: int, stop: asyncio.Event) -> None:
     """Run sender number `slot` of `senders` until `stop` is set; what is under way then finishes, the rest goes back."""
-    journal = Journal(app.directory.journal(slot), segment_bytes=app.settings.journal.segment_megabytes * 2**20)
-    replayed = await replay(app, journal, slot)
-    if replayed:
-        _log.info("outcomes of an earlier run replayed", slot=slot, outcomes=replayed)
-    prune_journal(app, journal, journal.last_number)
+    journal = await open_journal(app, slot)
     try:
+        replayed = await replay(app, journal, slot)
+        if replayed:
+            _log.info("outcomes of an earlier run replayed", slot=slot, outcomes=replayed)
+        prune_journal(app, journal)
         async with Settler(app, journal, slot) as settler:
             await _Sender(app, settler, senders).run(stop)
     finally:
@@ -177,7 +177,7 @@ def _exchange(
     )
     rules = DialRules(
         port=settings.port,
-        ehlo_name=app.settings.sender.ehlo_name or app.node,
+        ehlo_name=app.settings.sender.ehlo_name or app.mail_host,
         connect_seconds=settings.connect_seconds,
         times=times,
         allow_private_addresses=settings.allow_private_addresses,

@@ -5,14 +5,12 @@ from __future__ import annotations
 from posthouse import campaigns, ledger, queue
 from posthouse.app import App
 from posthouse.campaigns import Campaign
-from posthouse.db import named_sql
+from posthouse.flows.wake import wake_senders
 
 # A chunk is one short transaction; larger ones gain nothing and hold the senders back.
 CHUNK = 5_000
 BROADCAST_POOL = "default"
 BROADCAST_PRIORITY = 5
-QUEUE_CHANNEL = "posthouse_queue"
-_SQL = named_sql.load("posthouse.flows")
 
 
 async def launch(app: App) -> bool:
@@ -21,7 +19,7 @@ async def launch(app: App) -> bool:
     for campaign in await campaigns.launching_campaigns(app.db, sandbox=app.sandbox):
         busy = await _launch_chunk(app, campaign) or busy
     if busy:
-        await app.db.execute(_SQL["wake_senders"])
+        await wake_senders(app)
     return busy
 
 

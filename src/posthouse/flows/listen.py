@@ -22,7 +22,7 @@ async def listen(app: App, heard: Sequence[Heard]) -> None:
     now = app.clock.now()
     async with app.db.acquire() as connection, connection.transaction():
         await ledger.record(connection, [_event(each) for each in heard])
-        await reputation.suppress(connection, [_suppression(each) for each in heard if each.suppress])
+        await reputation.suppress(connection, [_suppression(each) for each in heard if _suppresses(each)])
         for each in heard:
             if each.kind is EventKind.UNSUBSCRIBED:
                 subject = each.subject
@@ -41,6 +41,10 @@ def _event(heard: Heard) -> Event:
         contact_id=subject.contact_id,
         detail=heard.detail,
     )
+
+
+def _suppresses(heard: Heard) -> bool:
+    return heard.suppress or heard.kind is EventKind.UNSUBSCRIBED
 
 
 def _suppression(heard: Heard) -> NewSuppression:

@@ -49,6 +49,15 @@ async def settle(app: App, outcomes: Sequence[Outcome], slot: int, number: int) 
         await queue.mark_settled(connection, app.node, slot, number)
 
 
+async def open_journal(app: App, slot: int) -> Journal:
+    """The journal of a sender of this host. Raises DataDirectoryWrong or JournalFull."""
+    return Journal(
+        app.directory.journal(slot),
+        settled=await queue.settled_mark(app.db, app.node, slot),
+        segment_bytes=app.settings.journal.segment_megabytes * 2**20,
+    )
+
+
 async def replay(app: App, journal: Journal, slot: int) -> int:
     """Settle what a journal has beyond the database: the answers that a killed sender had heard. Returns how many."""
     settled = await queue.settled_mark(app.db, app.node, slot)
@@ -153,9 +162,10 @@ class Settler:
                 await queue.put_back(connection, copies, self._app.clock.now(), reason)
 
 
-def prune_journal(app: App, journal: Journal, settled: int) -> int:
-    """Remove old segments that the database has; they are kept for some days in case an older database is restored."""
-    return journal.prune(settled, time.time() - app.settings.journal.keep_days * 86_400)  # noqa: TID251 -- a file's age
+def prune_journal(app: App, journal: Journal) -> int:
+    """Remove old segments; call after `replay`. They are kept for some days in case an older database is restored."""
+    oldest = time.time() - app.settings.journal.keep_days * 86_400  # noqa: TID251 -- the age of a file
+    return journal.prune(journal.last_number, oldest)
 
 
 def _event(outcome: Outcome) -> Event:

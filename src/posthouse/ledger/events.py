@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import msgspec
 
 from posthouse.db import named_sql
-from posthouse.db.pool import Connection
+from posthouse.db.pool import Connection, Pool
 from posthouse.model.events import Event, EventKind
 
 _SQL = named_sql.load("posthouse.ledger")
@@ -53,8 +53,22 @@ async def record_late(connection: Connection, events: Sequence[Event]) -> None:
 
 
 async def history(connection: Connection, message_id: int) -> list[dict[str, Any]]:
-    """Every line about one message, oldest first: kind, nth, at, campaign_id, contact_id, site_id, detail."""
+    """Every line about one message, oldest first: workspace_id, kind, nth, at, campaign_id, contact_id, site_id, detail."""
     return [dict(row) for row in await connection.fetch(_SQL["history"], message_id)]
+
+
+async def messages_to(pool: Pool, address: str) -> list[dict[str, Any]]:
+    """The last event of each message to an address: message_id, campaign_id, kind, at; newest first, at most 100."""
+    return [dict(row) for row in await pool.fetch(_SQL["messages_to"], address)]
+
+
+async def campaign_lines(
+    pool: Pool, workspace_id: int, campaign_id: int
+) -> AsyncIterator[tuple[int, str, EventKind, int, int]]:
+    """Every line of a campaign, streamed: (message id, recipient, kind, nth, reply code)."""
+    async with pool.acquire() as connection, connection.transaction():
+        async for row in connection.cursor(_SQL["campaign_lines"], workspace_id, campaign_id, prefetch=1000):
+            yield row["message_id"], row["email"], EventKind(row["kind"]), row["nth"], row["code"]
 
 
 async def make_room(connection: Connection, first: int, last: int) -> None:

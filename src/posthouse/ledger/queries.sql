@@ -30,12 +30,28 @@ on conflict do nothing;
 
 -- name: history
 -- The whole life of one message, oldest first.
-select kind, nth, at, campaign_id, contact_id, site_id, detail
+select workspace_id, kind, nth, at, campaign_id, contact_id, site_id, detail
 from ledger
 where message_id = $1
 order by at, nth;
+
+-- name: messages_to
+-- The last event of each message to an address, newest first; a search through the ledger, for people who look one recipient up.
+select distinct on (l.message_id) l.message_id, l.campaign_id, l.kind, l.at
+from ledger l
+join contacts k on k.workspace_id = l.workspace_id and k.contact_id = l.contact_id
+where lower(k.email) = lower($1)
+order by l.message_id desc, l.at desc
+limit 100;
 
 -- name: make_room
 -- Make sure that message ids from $1 up to $2 have a partition.
 select add_message_range('ledger', low, low + $3::bigint)
 from generate_series($1::bigint / $3::bigint * $3::bigint, $2::bigint, $3::bigint) as low;
+
+-- name: campaign_lines
+-- Every line of a campaign with the recipient's address, for reconciliation; reads the ledger from end to end.
+select l.message_id, k.email, l.kind, l.nth, coalesce((l.detail ->> 'code')::integer, 0) as code
+from ledger l
+join contacts k on k.workspace_id = l.workspace_id and k.contact_id = l.contact_id
+where l.workspace_id = $1 and l.campaign_id = $2;

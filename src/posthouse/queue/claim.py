@@ -73,10 +73,12 @@ async def claim(pool: Pool, rooms: Sequence[LaneRoom], now: datetime, in_flight:
     return Claimed(copies, dues)
 
 
+async def any_claimed(connection: Connection, *, sandbox: bool) -> bool:
+    """Whether a sender has a message in its hands."""
+    return bool(await connection.fetchval(_SQL["any_claimed"], sandbox))
+
+
 async def next_due(connection: Connection, *, sandbox: bool) -> datetime | None:
-    """When the earliest waiting message falls due; None while one is claimed, or when nothing waits."""
-    if await connection.fetchval(_SQL["count_claimed"], sandbox):
-        return None
-    row = await connection.fetchrow(_SQL["next_due"], sandbox)
-    due: datetime | None = row["due"] if row is not None else None
+    """When the earliest message that is not held falls due and its site does not rest; None when nothing waits."""
+    due: datetime | None = await connection.fetchval(_SQL["next_due"], sandbox)
     return due

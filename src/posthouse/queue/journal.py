@@ -39,8 +39,10 @@ class JournalFull(PosthouseError):
 class Journal:
     """The journal of one sender (node and slot); only one process may have it open."""
 
-    def __init__(self, directory: Path, *, segment_bytes: int = 16 * 2**20) -> None:
-        """directory: made if missing. Raises DataDirectoryWrong when another process has it, JournalFull without room to begin."""
+    def __init__(self, directory: Path, *, settled: int = 0, segment_bytes: int = 16 * 2**20) -> None:
+        """directory: made if missing. settled: the last number that the database has, so that a journal whose files were lost goes on
+        counting above it. Raises DataDirectoryWrong when another process has the journal, JournalFull without room to begin.
+        """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
         self._segment_bytes = segment_bytes
@@ -50,7 +52,7 @@ class Journal:
         except BlockingIOError as error:
             os.close(self._lock)
             raise DataDirectoryWrong(f"Another sender writes the journal in {directory}.") from error
-        self._number = self._newest_number()
+        self._number = max(self._newest_number(), settled)
         self._position = 0
         self._reserve: Path | None = None
         if self.is_full:

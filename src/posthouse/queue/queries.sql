@@ -56,24 +56,18 @@ join contacts k on k.workspace_id = c.workspace_id and k.contact_id = c.contact_
 where c.campaign_state <> 'paused';
 
 -- name: next_due
--- When the earliest message of real ($1 false) or rehearsed ($1 true) workspaces falls due, and how many are claimed just now.
-select min(q.due) as due, count(*) filter (where q.claimed) as claimed
+-- When the earliest message of real ($1 false) or rehearsed ($1 true) workspaces falls due and its site does not rest.
+select min(greatest(q.due, r.until)) as due
 from lanes l
 join workspaces w on w.workspace_id = l.workspace_id and w.sandbox = $1
-cross join lateral (
-    select greatest(due, coalesce((select until from site_rests r where r.site_id = l.site_id), due)) as due, state = 1 as claimed
-    from queue
-    where lane_id = l.lane_id and state <> 2
-    order by due
-    limit 1
-) q;
+cross join lateral (select due from queue where lane_id = l.lane_id and due < 'infinity' order by due limit 1) q
+left join site_rests r on r.site_id = l.site_id;
 
--- name: count_claimed
--- How many messages of one kind of workspace a sender has in its hands.
-select count(*)
-from queue q
-join workspaces w on w.workspace_id = q.workspace_id and w.sandbox = $1
-where q.state = 1;
+-- name: any_claimed
+-- Whether a sender has a message of one kind of workspace in its hands.
+select exists (
+    select 1 from queue q join workspaces w on w.workspace_id = q.workspace_id and w.sandbox = $1 where q.state = 1
+);
 
 -- name: make_lanes
 -- Make the lanes of a workspace to these sites, where they are missing.
@@ -179,16 +173,13 @@ group by state, reason;
 
 -- name: waiting_message
 -- The queue row of one message.
-select q.state, q.due, q.attempt, q.reason, q.first_at, q.lane_id, l.priority, s.name as site, r.until as site_rests_until, r.reply as site_reply
+select q.workspace_id, q.contact_id, q.state, q.due, q.attempt, q.reason, q.first_at, q.lane_id, l.priority, s.name as site,
+       r.until as site_rests_until, r.reply as site_reply
 from queue q
 join lanes l on l.lane_id = q.lane_id
 join sites s on s.site_id = l.site_id
 left join site_rests r on r.site_id = l.site_id and r.until > $2
 where q.message_id = $1;
-
--- name: message_of_contact
--- The queued message ids of a contact, newest first.
-select message_id from queue where contact_id = $1 order by message_id desc limit 100;
 
 -- name: ranges
 -- The ranges of the queue, oldest first.

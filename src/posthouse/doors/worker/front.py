@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 import asyncpg
 import structlog
@@ -14,19 +14,19 @@ import uvicorn
 from posthouse import audience, campaigns, queue
 from posthouse.app import App
 from posthouse.doors.public import PublicDoor
-from posthouse.doors.smtpd import InboundDoor
+from posthouse.doors.smtpd import Admission, InboundDoor, Limits
 from posthouse.feedback import Heard, NotHeard, hear_mail
 from posthouse.flows.launch import launch
 from posthouse.flows.listen import listen
-from posthouse.flows.settle import replay
+from posthouse.flows.settle import open_journal, replay
 from posthouse.flows.tell import tell
 from posthouse.model.errors import DataDirectoryWrong, SettingWrong
-from posthouse.queue import Journal
 
 _log = structlog.get_logger()
 _IDLE_SECONDS = 0.25
 _RETRY_SECONDS = 1.0
 _TIDY_SECONDS = 300.0
+_ROLES = frozenset({"complaints", "abuse", "postmaster"})
 
 
 async def run_front(app: App, senders: int, stop: asyncio.Event, ready: Callable[[], None]) -> None:
@@ -45,10 +45,10 @@ async def run_front(app: App, senders: int, stop: asyncio.Event, ready: Callable
 
 async def _replay_orphans(app: App, senders: int) -> None:
     """Settle the journals of senders that this host used to have and has no more."""
-    for slot, folder in app.directory.journals():
+    for slot, _ in app.directory.journals():
         if slot >= senders:
             with contextlib.suppress(DataDirectoryWrong):  # another process replays it at this moment
-                journal = Journal(folder, segment_bytes=app.settings.journal.segment_megabytes * 2**20)
+                journal = await open_journal(app, slot)
                 try:
                     await replay(app, journal, slot)
                 finally:
@@ -141,35 +141,35 @@ async def _serve(server: uvicorn.Server, listen_address: str) -> None:
 async def _smtp_door(app: App) -> AsyncIterator[None]:
     settings = app.settings.inbound
 
-    async def accept(recipient: str) -> bool:
-        return await _is_ours(app, recipient)
+    async def admit(recipient: str) -> Admission:
+        return _admission(app, recipient)
 
     async def take(return_path: str, recipients: list[str], raw: bytes) -> None:
         await _take(app, recipients, raw)
 
-    door = InboundDoor(app.mail_host, accept, take, settings.max_megabytes * 2**20)
+    door = InboundDoor(app.mail_host, admit, take, Limits(max_bytes=settings.max_megabytes * 2**20))
     host, port = _host_and_port(settings.listen)
     try:
-        server = await asyncio.get_running_loop().create_server(door.protocol, host, port)
+        await door.start(host, port)
     except OSError as error:
-        raise SettingWrong(f"inbound.listen = {settings.listen!r}: the SMTP door cannot open there: {error.strerror}.") from error
+        raise SettingWrong(
+            f"inbound.listen = {settings.listen!r}: the SMTP door cannot open there ({error.strerror}); is the port in use?"
+        ) from error
     try:
         yield
     finally:
-        server.close()
-        await door.close()
+        await door.stop()
 
 
-async def _is_ours(app: App, recipient: str) -> bool:
-    """Whether mail to this address is for us: return paths, complaints, and the role addresses of our domains (BNC-8)."""
+def _admission(app: App, recipient: str) -> Admission:
+    """Mail to return paths, complaint addresses and role addresses below the bounce subdomain is ours (BNC-8)."""
     local, _, domain = recipient.lower().rpartition("@")
-    subdomain = f"{app.settings.sender.bounce_subdomain}."
-    if domain.startswith(subdomain):
-        return local.startswith("b-") or local in ("complaints", "abuse", "postmaster")
-    return False
+    if not domain.startswith(f"{app.settings.sender.bounce_subdomain}."):
+        return Admission.NOT_OURS
+    return Admission.TAKEN if local.startswith("b-") or local in _ROLES else Admission.UNKNOWN
 
 
-async def _take(app: App, recipients: list[str], raw: bytes) -> None:
+async def _take(app: App, recipients: Sequence[str], raw: bytes) -> None:
     heard: list[Heard] = []
     for recipient in recipients:
         found = hear_mail(raw, recipient, app.tokens, app.rules, app.now_us())

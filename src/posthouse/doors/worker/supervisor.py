@@ -45,7 +45,7 @@ class Supervisor:
         self._lock: int | None = None
         self._keepers: list[asyncio.Task[None]] = []
         self._processes: dict[str, asyncio.subprocess.Process] = {}
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @property
@@ -123,7 +123,7 @@ class Supervisor:
 
     async def _keep(self, name: str, arguments: list[str]) -> None:
         failures = 0
-        while not self._stopping:
+        while not self._stopping.is_set():
             began = time.monotonic()
             try:
                 process = self._processes.get(name) or await self._start(name, arguments)
@@ -132,7 +132,7 @@ class Supervisor:
                 reason = f"The process {name} ended with code {code}."
             except Refused as refused:
                 reason = str(refused)
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             failures = 0 if time.monotonic() - began > _STEADY_SECONDS else failures + 1
             _log.warning("a process ended and is started again", process=name, reason=reason)
@@ -143,7 +143,7 @@ class Supervisor:
             await asyncio.sleep(min(0.1 * 2**failures, 5.0))
 
     async def _stop(self) -> None:
-        self._stopping = True
+        self._stopping.set()
         # Senders first: the front may still hear what comes back for what they finish.
         for group in ("sender", "front"):
             members = [process for name, process in self._processes.items() if name.startswith(group)]
