@@ -213,6 +213,21 @@ def test_slow_keeps_each_reply_back_and_loses_none(run_sandbox: RunSandbox, dial
     assert [r.rcpt for r in sandbox.records()] == ["r@a.example", "r2@a.example"]
 
 
+def test_an_answer_to_a_client_that_has_left_counts_as_withheld(
+    run_sandbox: RunSandbox, dial: Dial, providers: Providers, eventually: Callable[[Callable[[], bool]], None]
+) -> None:
+    sandbox = run_sandbox(providers=providers("[slow]\nleast_seconds = 0.4\nmost_seconds = 0.5"))
+    dialog = dial(sandbox, "only")
+    dialog.greet()
+    for line in ("MAIL FROM:<b@sender.example>", "RCPT TO:<r@a.example>", "DATA"):
+        dialog.say(line)
+    dialog.send(b"Subject: x\r\n\r\nHello\r\n.\r\n")
+    dialog.close()
+    eventually(lambda: bool(sandbox.status().accepted))
+    sandbox.stop()
+    assert [(r.accepted, r.withheld) for r in sandbox.records()] == [(True, True)]
+
+
 def test_slow_really_waits(run_sandbox: RunSandbox, dial: Dial, providers: Providers) -> None:
     dialog = dial(run_sandbox(providers=providers("[slow]\nleast_seconds = 600\nmost_seconds = 601")), "only")
     dialog.socket.settimeout(0.3)

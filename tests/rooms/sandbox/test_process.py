@@ -37,10 +37,16 @@ def test_everything_listens_on_loopback_only(run_sandbox: RunSandbox) -> None:
     assert {address.port for address in listening} == {sandbox.ready.smtp_port, sandbox.ready.dns_port}
 
 
+def test_keys_are_for_their_owner_only(run_sandbox: RunSandbox) -> None:
+    ready = run_sandbox(public_hosts=("links.news.example",)).ready
+    keys = list(ready.ca_file.parent.glob("*.key"))
+    assert ready.public_key in keys
+    assert {key.stat().st_mode & 0o777 for key in keys} == {0o600}
+
+
 def test_stop_ends_it_and_can_be_said_twice(run_sandbox: RunSandbox) -> None:
     sandbox = run_sandbox()
-    sandbox.stop()
-    sandbox.stop()
+    assert [sandbox.stop(), sandbox.stop()] == [0, 0]
     assert not psutil.pid_exists(sandbox.ready.pid)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((sandbox.ready.addresses["plain"][0], sandbox.ready.smtp_port))
