@@ -52,14 +52,15 @@ class Service:
         """Raises PlanWrong where the plan or a provider file cannot be used."""
         check_plan(plan)
         self._plan = plan
+        self._directory = plan.directory.absolute()
         self._lots = Lots(plan.seed)
         self._personas = load_personas(plan.providers)
-        plan.directory.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(parents=True, exist_ok=True)
         self._clock: Clock = JumpingClock(plan.clock_file) if plan.clock_file else SystemClock()
-        self._zones = Zones(plan.directory)
-        self._records = Records(plan.directory / "received.jsonl", self._clock, keep=plan.record)
+        self._zones = Zones(self._directory)
+        self._records = Records(self._directory / "received.jsonl", self._clock, keep=plan.record)
         self._agenda = Agenda(self._clock)
-        self._status = StatusFile(plan.directory / "status.json")
+        self._status = StatusFile(self._directory / "status.json")
         self._door = host_and_port(plan.bounce_mx, "bounce_mx") if plan.bounce_mx else None
         self._returns = Returns(self._clock, self._agenda, self._records, self._door)
         self._visitor: Visitor | None = None
@@ -68,7 +69,7 @@ class Service:
     async def open(self) -> Ready:
         """Listen everywhere. Raises SandboxUnavailable where a port is taken."""
         addresses = addresses_of(self._personas)
-        authority = Authority(self._plan.directory)
+        authority = Authority(self._directory)
         if self._plan.public_address:
             web = host_and_port(self._plan.public_address, "public_address")
             self._visitor = Visitor(web, authority.certificate_file)
@@ -104,8 +105,8 @@ class Service:
             dns_port=dns_port,
             addresses=addresses,
             ca_file=authority.certificate_file,
-            record_file=self._plan.directory / "received.jsonl",
-            status_file=self._plan.directory / "status.json",
+            record_file=self._directory / "received.jsonl",
+            status_file=self._directory / "status.json",
             public_certificate=public.certificate if public else None,
             public_key=public.key if public else None,
         )
