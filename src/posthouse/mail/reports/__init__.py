@@ -38,7 +38,7 @@ __all__ = [
 
 
 def read_report(raw: bytes) -> Report:
-    """What a message that came back is. raw: the message as received, CRLF or LF; only its first mebibyte is read."""
+    """What a message that came back is. raw: the message as received, CRLF or LF; only its first 256 KiB are read."""
     message = parts.parse(raw)
     if message is None:
         return Unrecognised("The message is nested too deeply.")

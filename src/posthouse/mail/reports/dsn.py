@@ -12,6 +12,7 @@ from posthouse.mail.reports.parts import Block, blocks_in, is_text, parts_of, te
 from posthouse.mail.reports.report import Action, RecipientReport
 from posthouse.model.outcomes import Reply
 
+_MAX_RECIPIENTS = 200
 _STATUS = re.compile(r"\b([245]\.[0-9]{1,3}\.[0-9]{1,3})\b")
 _CODE = re.compile(r"(?<![0-9.])([245][0-9]{2})(?=[ \-]|$)")
 _ACTIONS = {action.value: action for action in Action} | {"failure": Action.FAILED, "delay": Action.DELAYED}
@@ -79,7 +80,7 @@ def reply_in(text: str, status: str | None, action: Action) -> Reply:
 
 
 def _from_blocks(blocks: list[Block]) -> list[RecipientReport]:
-    found = [_recipient(block) for block in blocks]
+    found = [_recipient(block) for block in blocks[:_MAX_RECIPIENTS]]
     return [one for one in found if one is not None]
 
 

@@ -13,7 +13,9 @@ from email.message import Message
 
 from posthouse.mail.reports.report import Original
 
-_MAX_BYTES = 1 << 20
+# A report stands before the message that it returns; what is behind this is not needed.
+_MAX_BYTES = 1 << 18
+_MAX_LINES = 4000
 _MAX_PARTS = 50
 _MAX_FIELD = 4000
 _FIELD = re.compile(r"([!-9;-~]{1,80})[ \t]*:[ \t]*(.*)")
@@ -22,7 +24,7 @@ Block = dict[str, str]
 
 
 def parse(raw: bytes) -> Message | None:
-    """The first mebibyte of a message as stdlib parts, or None where it is nested too deeply to be meant honestly."""
+    """The first 256 KiB of a message as stdlib parts, or None where it is nested too deeply to be meant honestly."""
     try:
         return message_from_bytes(raw[:_MAX_BYTES], policy=policy.compat32)
     except RecursionError:
@@ -84,7 +86,7 @@ def blocks_in(text: str) -> list[Block]:
     """The groups of "Name: value" lines that empty lines part; names in lower case, the first of each name, folded lines joined."""
     blocks: list[Block] = [{}]
     name = None
-    for line in text.splitlines():
+    for line in text.splitlines()[:_MAX_LINES]:
         if not line.strip():
             name = None
             if blocks[-1]:

@@ -16,6 +16,7 @@ from posthouse.mail.reports.parts import field, is_text, parts_of, text_of
 from posthouse.mail.reports.report import Action, RecipientReport
 
 _MAX_TEXT = 20_000
+_MAX_LINE = 400
 _MAX_RECIPIENTS = 50
 _MAX_LINES = 14
 _SENDERS = re.compile(
@@ -36,7 +37,7 @@ _DELAYED = re.compile(
 )
 # Where the words end and the returned message begins.
 _ORIGINAL = re.compile(
-    r"^[ \t]*(?:-{2,}|={2,}|\*{2,}|_{2,})?[ \t]*(?:(?:below this line is|enclosed is|this is) a copy of"
+    r"^[ \t]{0,20}(?:[-=*_]{2,60}[ \t]{0,20})?(?:(?:below this line is|enclosed is|this is) a copy of"
     r"|original message(?: headers| follows)?\b"
     r"|(?:the )?(?:original|returned|undelivered|unsent) message (?:follows|is|below|headers)|message (?:header|text) follows"
     r"|returned mail follows|the header of the original|begin(?:ning)? of (?:the )?(?:original|returned)|received: (?:from|by)\b).*$",
@@ -91,9 +92,10 @@ def words_of(message: Message) -> str:
     """The text for people, up to where the returned message begins."""
     for part in parts_of(message):
         if is_text(part):
-            text = text_of(part)[:_MAX_TEXT].replace("\r\n", "\n")
+            text = text_of(part)[:_MAX_TEXT]
             if part.get_content_subtype() == "html":
                 text = re.sub(r"<(?:br|/p|/div|/tr)[^>]{0,200}>", "\n", text)
+            text = "\n".join(line[:_MAX_LINE] for line in text.splitlines())
             start = _ORIGINAL.search(text)
             words = text[: start.start()] if start else text
             if words.strip():
