@@ -185,6 +185,12 @@ def test_a_diagnostic_that_is_no_smtp_keeps_its_words_under_the_status() -> None
     assert delivery(text).recipients[0].reply == Reply(550, "5.1.1", "mailbox quota exceeded")
 
 
+def test_a_number_in_the_words_is_no_success() -> None:
+    start, end = DSN.index("Diagnostic-Code"), DSN.index("\n--b\nContent-Type: message/rfc822")
+    text = DSN[:start] + "Diagnostic-Code: x-local; given up after 240 minutes\n" + DSN[end:]
+    assert delivery(text).recipients[0].reply == Reply(550, "5.1.1", "given up after 240 minutes")
+
+
 @pytest.mark.parametrize("encoding", ["", "base64", "quoted-printable"])
 def test_an_international_dsn_is_read(encoding: str) -> None:
     """RFC 6533: utf-8 addresses, plain or as \\x{…}, in a part that may be encoded."""

@@ -14,7 +14,9 @@ from posthouse.model.outcomes import Reply
 
 _MAX_RECIPIENTS = 200
 _STATUS = re.compile(r"\b([245]\.[0-9]{1,3}\.[0-9]{1,3})\b")
-_CODE = re.compile(r"(?<![0-9.])([245][0-9]{2})(?=[ \-]|$)")
+# A failure is not told by a 2xx, so that "after 240 minutes" is no reply.
+_REFUSAL = re.compile(r"(?<![0-9.])([45][0-9]{2})(?=[ \-]|$)")
+_ANSWER = re.compile(r"(?<![0-9.])([245][0-9]{2})(?=[ \-]|$)")
 _ACTIONS = {action.value: action for action in Action} | {"failure": Action.FAILED, "delay": Action.DELAYED}
 # Servers tell the stage in words of their own: Postfix, Exim, Yahoo and qmail, sendmail.
 _STAGES = (
@@ -69,13 +71,14 @@ def stage_in(text: str) -> Stage | None:
 def reply_in(text: str, status: str | None, action: Action) -> Reply:
     """The SMTP reply inside a diagnostic text. Without one: the text under the code that status and action make likely."""
     text = " ".join(text.split())
-    match = _CODE.search(text)
+    went_wrong = action in (Action.FAILED, Action.DELAYED)
+    match = (_REFUSAL if went_wrong else _ANSWER).search(text)
     if match and match.start() < 400:
         reply = parse_reply([text[match.start() :].encode()])
         return Reply(reply.code, reply.enhanced or _useful(status), reply.text)
     status = _useful(status) or next(iter(_STATUS.findall(text)), None)
     temporary = action is Action.DELAYED or (status or "").startswith("4")
-    code = 250 if action not in (Action.FAILED, Action.DELAYED) else 450 if temporary else 550
+    code = 250 if not went_wrong else 450 if temporary else 550
     return Reply(code, status, text[:1000])
 
 
