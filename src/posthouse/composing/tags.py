@@ -105,7 +105,7 @@ def _value_tag(tokens: list[tuple[str, str]], line: int, where: str) -> Tag:
     if not of_contact and name in _NOT_OFFERED:
         raise template_wrong(where, line, _NOT_OFFERED[name])
     default, is_plain = _default_of(words[1:])
-    if not is_plain or name == "contact":
+    if not is_plain:
         return ExpressionTag(source, line)
     if not of_contact and name in (UNSUBSCRIBE_URL, POSTAL_ADDRESS):
         return SpecialTag(name, line)

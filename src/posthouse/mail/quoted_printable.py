@@ -43,7 +43,7 @@ def encode(data: bytes, column: int = 0, also: bytes = b"") -> tuple[bytes, int]
     for index, octet in enumerate(data):
         if octet == _NEWLINE:
             out += b"\r\n"
-            column, space_before = 0, False
+            column = 0
             continue
         if octet == _SPACE:
             at_line_end = index < last and data[index + 1] == _NEWLINE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from email.message import EmailMessage
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -28,6 +29,23 @@ def test_a_message_of_blanks(compiled: Compile, received: Compose, text_of: Read
     assert mail["Subject"] == "For Zoë & <Co>"
     assert text_of(mail) == "Hi Zoë & <Co> in town, jane@example.org\n"
     assert "<p>Hi Zoë &amp; &lt;Co&gt; in town, jane@example.org</p>" in html_of(mail)
+    assert "in town," in text_of(received(message, first_name="x", city=" \t"))
+
+
+def test_a_contacts_own_field_may_be_called_like_a_special_blank(
+    compiled: Compile, received: Compose, text_of: Read
+) -> None:
+    message = compiled(text="{{ contact.unsubscribe_url }}")
+    assert message.fields == ("unsubscribe_url",)
+    assert not message.has_body_unsubscribe
+    assert text_of(received(message, unsubscribe_url="mine")) == "mine\n"
+
+
+def test_a_draft_that_holds_our_marks_is_still_read_rightly(
+    compiled: Compile, received: Compose, text_of: Read
+) -> None:
+    mark = f"q{sha256(bytes([0])).hexdigest()[:8]}n0z"
+    assert text_of(received(compiled(text=f"{mark} {{{{ a }}}}"), a="x")) == f"{mark} x\n"
 
 
 def test_comments_and_raw_blocks_need_no_engine(compiled: Compile, received: Compose, text_of: Read) -> None:
@@ -149,6 +167,11 @@ def test_a_wrong_draft_gets_one_sentence(compiled: Compile, draft: dict[str, str
 def test_a_from_that_is_no_address_is_refused(compiled: Compile) -> None:
     with pytest.raises(AddressWrong):
         compiled(text="x", from_address="a@b.example>\r\nBcc: c@d.example")
+
+
+def test_code_in_a_conditional_comment_stays_out_of_the_text(compiled: Compile) -> None:
+    message = compiled(html="<p>x</p><!--[if mso]>{% if a %}y{% endif %}<![endif]-->")
+    assert [part.name for part in message.sources] == ["HTML"]
 
 
 def test_loops_stay_inside_tables_and_conditions_inside_attributes(compiled: Compile) -> None:

@@ -196,6 +196,28 @@ def test_required_fields_that_are_empty_are_named(
     assert isinstance(composer.compose(copy_for(a="x", b=0, c="z"), at), Composed)
 
 
+def test_a_value_that_looks_encoded_is_shown_as_it_is(
+    compiled: Compile, frame: Frame, tokens: Tokens, at: datetime, copy_for: CopyFor
+) -> None:
+    sent = Composer(compiled(subject="{{ s }}", text="{{ s }}"), frame, [], tokens).compose(
+        copy_for(s="=?utf-8?q?x?="), at
+    )
+    assert isinstance(sent, Composed)
+    mail = message_from_bytes(sent.content, policy=default)
+    assert mail["Subject"] == "=?utf-8?q?x?="
+    assert mail.get_content() == "=?utf-8?q?x?=\r\n"
+
+
+@pytest.mark.parametrize("value", ["From me", ".", ".x"])
+def test_a_value_never_begins_a_line_with_what_others_would_quote(
+    compiled: Compile, frame: Frame, tokens: Tokens, at: datetime, copy_for: CopyFor, value: str
+) -> None:
+    sent = Composer(compiled(text="x\n{{ s }}\n"), frame, [], tokens).compose(copy_for(s=value), at)
+    assert isinstance(sent, Composed)
+    assert not any(line.startswith((b".", b"From ")) for line in sent.content.split(b"\r\n"))
+    assert message_from_bytes(sent.content, policy=default).get_content() == f"x\r\n{value}\r\n"
+
+
 def test_huge_ids_and_long_hosts_keep_lines_short_where_they_can(
     compiled: Compile,
     tokens: Tokens,

@@ -198,7 +198,7 @@ async def test_the_child_knows_no_secret_and_ends_with_close(monkeypatch: pytest
     process = psutil.Process(child.pid)
     assert "POSTHOUSE_SECRET_KEY_FILE" not in process.environ()
     assert process.rlimit(psutil.RLIMIT_AS)[0] == 256 * 1024 * 1024
-    assert process.rlimit(psutil.RLIMIT_CORE)[0] == 0
+    assert process.rlimit(psutil.RLIMIT_CORE)[0] == process.rlimit(psutil.RLIMIT_FSIZE)[0] == 0
     modules = {os.path.basename(m.path) for m in process.memory_maps()}
     assert not any(name.startswith(("css_inline", "mjml", "lexbor", "_rust", "selectolax")) for name in modules)
     await child.close()
@@ -230,10 +230,16 @@ asyncio.run(main())
 
 async def test_names_of_dict_methods_are_fields_like_any_other() -> None:
     """minijinja would find the method where the field is missing."""
-    sources = {"text": "{% for i in items %}{{ i.values|_text }}{% endfor %}{{ keys|_text }}{{ contact.pop|_text }}"}
+    sources = {
+        "text": "{% for i in items %}{{ i.values|_text }}{% endfor %}{{ keys|_text }}{{ contact.pop|_text }}{{ rows.append|_text }}"
+    }
     async with RenderChild() as child:
         answers = await child.render(
-            sources, [{"contact": {}}, {"items": [{"values": 1}, {}], "keys": "k", "contact": {"pop": "p"}}]
+            sources,
+            [
+                {"contact": {}, "rows": []},
+                {"items": [{"values": 1}, {}], "keys": "k", "contact": {"pop": "p"}, "rows": [1]},
+            ],
         )
     assert answers == [[b""], [b"1=\r\nk=\r\np=\r\n"]]
 

@@ -94,6 +94,7 @@ def test_addresses_in_a_given_text_are_tracked(compiled: Compile, received: Comp
     [
         ({"html": '<a href="https://a.example/{{ id }}?q={{ q }}">x</a>'}, "https://a.example/1%2F2?q=a%26b%20%C3%A9"),
         ({"html": '<a href="{{ url }}">x</a>'}, "https://z.example/?a=b&c=%20d"),
+        ({"html": '<a href="{{ percent }}">x</a>'}, "https://z.example/100%25&%20"),
         ({"html": '<a href="{{ url }}&more={{ q }}">x</a>'}, "https://z.example/?a=b&c=%20d&more=a%26b%20%C3%A9"),
         ({"html": "<a href=\"https://a.example/{{ nope|default('none') }}\">x</a>"}, "https://a.example/none"),
         ({"text": "See https://a.example/{{ id }}?q={{ q }}"}, "https://a.example/1%2F2?q=a%26b%20%C3%A9"),
@@ -112,7 +113,9 @@ def test_a_link_with_blanks_is_sealed_for_one_copy(
     message = compiled(**draft)
     assert message.links == ()
     assert not message.engine
-    mail = received(message, id="1/2", q="a&b é", url="https://z.example/?a=b&c= d")
+    mail = received(
+        message, id="1/2", q="a&b é", url="https://z.example/?a=b&c= d", percent="https://z.example/100%&%20"
+    )
     found = hrefs(html_of(mail))[0] if "html" in draft else text_of(mail).split()[1].rstrip(".")
     parts = urlsplit(found)
     query = parse_qs(parts.query, strict_parsing=True)

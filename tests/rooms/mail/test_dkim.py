@@ -151,6 +151,13 @@ def test_a_published_vector_has_our_body_hash() -> None:
     assert canonical_body(b"no line end") == b"no line end\r\n"
 
 
+def test_repeated_fields_are_signed_from_the_bottom_up(signers: list[DkimSigner], dns: Callable[..., bytes]) -> None:
+    signed = sign_message(b"List-Help: <a:1>\r\nList-Help: <b:2>\r\n" + AWKWARD, signers[:1], AT)
+    assert _verifies(signed, dns)
+    swapped = signed.replace(b"<a:1>", b"<x>").replace(b"<b:2>", b"<a:1>").replace(b"<x>", b"<b:2>")
+    assert not _verifies(swapped, dns)
+
+
 def test_without_signers_the_message_is_untouched() -> None:
     assert sign_message(AWKWARD, [], AT) is AWKWARD
 

@@ -22,6 +22,7 @@ from posthouse.mail.quoted_printable import clean_text, encode, encode_value, wi
         (b"two  spaces", b"two =20spaces"),
         (b"end \nnext", b"end=20\r\nnext"),
         (b"a\tb", b"a=09b"),
+        (b"a \n b", b"a=20\r\n b"),
         (b".\n..", b"=2E\r\n=2E."),
         (b"From me\nFrom you", b"=46rom me\r\n=46rom you"),
         (b"a\nFro", b"a\r\n=46ro"),
