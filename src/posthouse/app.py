@@ -30,7 +30,8 @@ from posthouse.settings import Settings
 class App:
     """The hands of one process.
 
-    sandbox: whether it works for rehearsals (workspaces marked sandbox) instead of for real ones; node: the name of this host.
+    sandbox: whether it works for rehearsals (workspaces marked sandbox) instead of for real ones; node: the name of this
+    host among those that share the database; a rehearsal counts as a host of its own.
     """
 
     directory: DataDirectory
@@ -87,7 +88,7 @@ async def open_app(
             directory=directory,
             settings=settings,
             sandbox=sandbox,
-            node=socket.gethostname(),
+            node=socket.gethostname() + (" (rehearsal)" if sandbox else ""),
             db=pool,
             database_url=url,
             clock=clock,

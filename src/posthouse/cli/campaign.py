@@ -37,14 +37,18 @@ def send(
     list_name: Annotated[str, typer.Option("--list", help="Who receives it.")],
     template: Annotated[Path, typer.Option(help="HTML or MJML (.mjml) or plain text (.txt).")],
     subject: Annotated[str, typer.Option(help="The subject; it may have blanks such as {{ first_name }}.")],
-    from_: Annotated[str, typer.Option("--from", help="From address, of a verified domain; “Name <address>” works too.")],
+    from_: Annotated[
+        str, typer.Option("--from", help="From address, of a verified domain; “Name <address>” works too.")
+    ],
     name: Annotated[str | None, typer.Option(help="Its name; else made from subject and date.")] = None,
     text: Annotated[Path | None, typer.Option(help="Plain-text part; else made from the HTML.")] = None,
     reply_to: Annotated[str | None, typer.Option(help="Where answers go.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Return when every recipient has an outcome.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, send nothing.")] = False,
-    test: Annotated[str | None, typer.Option("--test", help="Send one copy to this address only.", metavar="ADDRESS")] = None,
+    test: Annotated[
+        str | None, typer.Option("--test", help="Send one copy to this address only.", metavar="ADDRESS")
+    ] = None,
     sandbox: Annotated[bool, typer.Option("--sandbox", help="Rehearse against made-up mailbox providers.")] = False,
     track_opens: Annotated[bool, typer.Option(help="Put an open pixel in.")] = True,
     track_clicks: Annotated[bool, typer.Option(help="Track links.")] = True,
@@ -216,7 +220,9 @@ def _show_preflight(checked: Preflight, *, json: bool) -> None:
             }
         )
         return
-    say(f"{checked.recipients:,} recipients, {len(checked.compiled.links)} tracked links, {checked.compiled.html_bytes:,} bytes of HTML.")
+    say(
+        f"{checked.recipients:,} recipients, {len(checked.compiled.links)} tracked links, {checked.compiled.html_bytes:,} bytes of HTML."
+    )
     for sentence in checked.blockers:
         say(f"Blocked: {sentence}")
     for sentence in checked.warnings:

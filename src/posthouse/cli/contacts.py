@@ -23,7 +23,8 @@ def import_(
     file: Annotated[Path, typer.Argument(help="CSV, TSV or XLSX, in any common encoding.", metavar="FILE")],
     list_name: Annotated[str, typer.Option("--list", help="The list they join; it is made if missing.")],
     mapping: Annotated[
-        list[str] | None, typer.Option("--map", help="column=field; may be given several times.", metavar="COLUMN=FIELD")
+        list[str] | None,
+        typer.Option("--map", help="column=field; may be given several times.", metavar="COLUMN=FIELD"),
     ] = None,
     basis: Annotated[str, typer.Option(help="Why you may write to them, such as “signed up on our site”.")] = "",
     rejects: Annotated[Path | None, typer.Option(help="Where invalid rows go; else beside the file.")] = None,
@@ -53,7 +54,7 @@ def parse_mapping(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         column, equals, field = pair.rpartition("=")
         if not equals or not column.strip() or not field.strip():
-            raise Refused(f"--map {pair!r} is not of the form COLUMN=FIELD, such as --map \"E-Mail=email\".")
+            raise Refused(f'--map {pair!r} is not of the form COLUMN=FIELD, such as --map "E-Mail=email".')
         mapping[column.strip()] = field.strip()
     return mapping
 

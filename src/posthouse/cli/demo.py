@@ -16,8 +16,8 @@ from posthouse.accounts import REHEARSAL_WORKSPACE, create_key
 from posthouse.audience import ImportReport
 from posthouse.audience.sample import SampleFacts, write_sample
 from posthouse.cli.campaign import read_draft
-from posthouse.cli.output import console, say
 from posthouse.cli.options import Json, run
+from posthouse.cli.output import console, say
 from posthouse.cli.rehearsal import Stage, perform, set_stage, show_result
 from posthouse.data_directory import DataDirectory
 from posthouse.flows.plan import Order
@@ -36,7 +36,9 @@ def register(program: typer.Typer) -> None:
 def demo(
     recipients: Annotated[int, typer.Option(min=1, max=10_000_000, help="How many rows the sample list has.")] = 5_000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same people and providers.")] = 1,
-    data: Annotated[Path, typer.Option("--data", help="Where the demo keeps its things; emptied at every run.")] = _DIRECTORY,
+    data: Annotated[
+        Path, typer.Option("--data", help="Where the demo keeps its things; emptied at every run.")
+    ] = _DIRECTORY,
     json: Json = False,
 ) -> None:
     """Import a messy list, send a newsletter to it in the sandbox, hear what comes back, and account for everybody.
@@ -108,7 +110,9 @@ def _empty_directory(data: Path) -> DataDirectory:
     mark = directory.path / ".demo"
     if directory.path.exists():
         if not mark.exists() and any(directory.path.iterdir()):
-            raise DataDirectoryWrong(f"{directory.path} is not a demo's directory, so it is not emptied: choose another --data.")
+            raise DataDirectoryWrong(
+                f"{directory.path} is not a demo's directory, so it is not emptied: choose another --data."
+            )
         cluster = directory.path / "postgres"
         if cluster.is_symlink():
             shutil.rmtree(cluster.resolve(), ignore_errors=True)
@@ -156,5 +160,3 @@ def _import_problems(facts: SampleFacts, report: ImportReport, queued: int) -> l
 
 def _example(name: str) -> Path:
     return Path(str(resources.files("posthouse.cli").joinpath("examples", name)))
-
-

@@ -69,8 +69,12 @@ async def _add(name: str, data: Data, json: bool) -> None:
         say(f"{domain} {'was added' if added else 'is a sending domain already'}. Publish these DNS records:")
         for record in records:
             say(f"\n{record.reason}{'' if record.required else ' (optional)'}")
-            say(f"  {record.name}.  {record.kind}  {record.value if record.kind == 'MX' else chr(34) + record.value + chr(34)}")
-        say(f"\n{app.mail_host} must lead to this machine, and port 25 of it to the SMTP door ({app.settings.inbound.listen}).")
+            say(
+                f"  {record.name}.  {record.kind}  {record.value if record.kind == 'MX' else chr(34) + record.value + chr(34)}"
+            )
+        say(
+            f"\n{app.mail_host} must lead to this machine, and port 25 of it to the SMTP door ({app.settings.inbound.listen})."
+        )
         say(f"Next: posthouse domain verify {domain}")
 
 

@@ -51,7 +51,9 @@ async def life_of(app: App, message_id: int) -> dict[str, Any]:
         events = await ledger.history(connection, message_id)
         waiting = await queue.waiting_message(connection, message_id, now)
         if not events and waiting is None:
-            raise Refused(f"There is no message {message_id}; `posthouse message find ADDRESS` lists those to an address.")
+            raise Refused(
+                f"There is no message {message_id}; `posthouse message find ADDRESS` lists those to an address."
+            )
         contact_id = events[0]["contact_id"] if events else waiting and waiting["contact_id"]
         workspace_id = events[0]["workspace_id"] if events else waiting and waiting["workspace_id"]
         address = await audience.contact_address(connection, workspace_id, contact_id)
@@ -106,7 +108,9 @@ async def _show(message_id: int, data: Data, json: bool) -> None:
         where = f" at {event['remote']}" if event.get("remote") else ""
         why = f" [{event['class']}]" if event.get("class") else ""
         later = f", next try {event['next_try']:%Y-%m-%d %H:%M}" if event.get("next_try") else ""
-        say(f"{event['at']:%Y-%m-%d %H:%M:%S}  {event['kind']}{where}{why}: {said or EventKind(event['kind']).sentence}{later}")
+        say(
+            f"{event['at']:%Y-%m-%d %H:%M:%S}  {event['kind']}{where}{why}: {said or EventKind(event['kind']).sentence}{later}"
+        )
     if life["waiting"] is not None:
         waiting = life["waiting"]
         next_try = f"; next try {waiting['next_try']:%Y-%m-%d %H:%M}" if waiting["next_try"] else ""

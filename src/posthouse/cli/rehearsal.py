@@ -8,13 +8,15 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
 from posthouse import accounts, analytics, audience, campaigns, queue
-from posthouse.accounts import MAIN_WORKSPACE, REHEARSAL_WORKSPACE, create_key
+from posthouse.accounts import MAIN_WORKSPACE, REHEARSAL_WORKSPACE
+from posthouse.analytics import Funnel
 from posthouse.app import App, open_app
 from posthouse.campaigns import Campaign
 from posthouse.cli.domain import records_of
@@ -33,8 +35,11 @@ from posthouse.sandbox import People, Plan, Sandbox, ZoneRecord, publish
 from posthouse.sandbox import start as start_sandbox
 from posthouse.settings import load_settings
 
-_LOOK_SECONDS = 0.05
+_LOOK_SECONDS = 0.03
+# How often in a row all must be quiet: an act of one side reaches the other within two looks.
 _QUIET_LOOKS = 3
+# A jump goes a little beyond the next due moment, so that what falls due around it is done together.
+_SLACK = timedelta(minutes=20)
 _STUCK_SECONDS = 300.0
 _PEOPLE = People(opens=0.32, clicks=0.06, complains=0.001, unsubscribes=0.004)
 
@@ -51,6 +56,7 @@ class RehearsalResult(Struct, frozen=True):
     """What came of a rehearsed campaign. seconds: real time from launch to the last outcome, without the jumps."""
 
     campaign: Campaign
+    funnel: Funnel
     facts: dict[str, Any]
     seconds: float
     reconciliation: Reconciliation
@@ -72,8 +78,8 @@ async def set_stage(
     directory: the rehearsal's own; database_url: that of the real installation, None for one of its own. extra: further settings.
     """
     directory.sandbox.mkdir(parents=True, exist_ok=True)
-    settings_before = load_settings(directory.settings_file)
-    mail_host = settings_before.public.url.split("//", 1)[1].partition(":")[0]
+    chosen = load_settings(directory.settings_file, {**os.environ, **(extra or {})})
+    mail_host = chosen.public.url.split("//", 1)[1].partition(":")[0]
     web, smtp = f"127.0.0.1:{_free_port()}", f"127.0.0.1:{_free_port()}"
     plan = Plan(
         seed=seed,
@@ -119,9 +125,9 @@ async def perform(stage: Stage, order: Order, on_progress: Callable[[int, int], 
     while await analytics.count_news(app.db):
         pass
     campaign = await campaigns.find_campaign(app.db, str(campaign_id))
-    return RehearsalResult(
-        campaign, await campaign_facts(app, campaign), seconds, await reconcile(app, campaign, stage.sandbox.records())
-    )
+    funnel = await analytics.funnel_of(app.db, campaign.workspace_id, campaign.campaign_id)
+    facts = await campaign_facts(app, campaign)
+    return RehearsalResult(campaign, funnel, facts, seconds, await reconcile(app, campaign, stage.sandbox.records()))
 
 
 async def _conduct(stage: Stage, campaign_id: int, on_progress: Callable[[int, int], None], began: float) -> float:
@@ -138,11 +144,18 @@ async def _conduct(stage: Stage, campaign_id: int, on_progress: Callable[[int, i
         on_progress(final.count, campaign.queued)
         if campaign.finished_at is not None and sent_after is None:
             sent_after = time.monotonic() - began
-        state = (campaign.state, final.count, stage.sandbox.status().serial, app.clock.now().replace(second=0, microsecond=0))
+        state = (
+            campaign.state,
+            final.count,
+            stage.sandbox.status().serial,
+            app.clock.now().replace(second=0, microsecond=0),
+        )
         if state != last_state:
             last_change, last_state = time.monotonic(), state
         elif time.monotonic() - last_change > _STUCK_SECONDS:
-            raise Refused(f"The rehearsal has stood still for {_STUCK_SECONDS:.0f} s at {final.count} of {campaign.queued} recipients.")
+            raise Refused(
+                f"The rehearsal has stood still for {_STUCK_SECONDS:.0f} s at {final.count} of {campaign.queued} recipients."
+            )
         if campaign.launched_at is None or not await _is_quiet(stage):
             quiet = 0
             continue
@@ -150,9 +163,9 @@ async def _conduct(stage: Stage, campaign_id: int, on_progress: Callable[[int, i
         if quiet < _QUIET_LOOKS:
             continue
         quiet = 0
-        moments = [moment for moment in await _next_moments(stage) if moment is not None]
-        if moments:
-            app.clock.jump_to(min(moments))
+        moment = await _next_moment(stage)
+        if moment is not None:
+            app.clock.jump_to(moment + _SLACK)
             await wake_senders(app)
         elif sent_after is not None:
             return sent_after
@@ -160,30 +173,28 @@ async def _conduct(stage: Stage, campaign_id: int, on_progress: Callable[[int, i
 
 async def _is_quiet(stage: Stage) -> bool:
     """Whether nothing is due or under way, here or at the providers."""
-    now = stage.app.now_us()
+    now = stage.app.clock.now()
     status = stage.sandbox.status()
-    if status.in_flight or (status.next_due is not None and status.next_due <= now):
+    if status.in_flight or (status.next_due is not None and _moment(status.next_due) <= now):
         return False
-    moment = await _queue_moment(stage)
-    return moment is None or moment > now
-
-
-async def _queue_moment(stage: Stage) -> int | None:
-    """When the queue has something due next, microseconds since 1970; now, while a sender has a message in hand."""
     async with stage.app.db.acquire() as connection:
         if await queue.any_claimed(connection, sandbox=True):
-            return stage.app.now_us()
+            return False
         due = await queue.next_due(connection, sandbox=True)
-    return None if due is None else int(due.timestamp() * 1_000_000)
+    return due is None or due > now
 
 
-async def _next_moments(stage: Stage) -> list[Any]:
-    from datetime import UTC, datetime
-
+async def _next_moment(stage: Stage) -> datetime | None:
+    """When the next thing falls due on either side."""
+    async with stage.app.db.acquire() as connection:
+        due = await queue.next_due(connection, sandbox=True)
     status = stage.sandbox.status()
-    moments = (await _queue_moment(stage), status.next_due)
-    # A moment later than asked: the due time itself has passed then, whatever the rounding.
-    return [None if m is None else datetime.fromtimestamp((m + 1000) / 1_000_000, UTC) for m in moments]
+    moments = [due, None if status.next_due is None else _moment(status.next_due)]
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _moment(microseconds: int) -> datetime:
+    return datetime.fromtimestamp(microseconds / 1_000_000, UTC)
 
 
 async def _verify_domain(app: App, sandbox: Sandbox, domain: str) -> None:
@@ -249,13 +260,10 @@ def show_result(result: RehearsalResult, *, json: bool, before: dict[str, Any] |
             }
         )
         return
-    from msgspec import convert
-
-    from posthouse.analytics import Funnel
-
-    funnel = convert({**result.facts, "total": result.facts["total"]}, Funnel, strict=False)
-    print_funnel(result.campaign.queued, funnel)
-    say(f"{rate:,.0f} messages a second, {result.seconds:.1f} s of real time; the waiting was skipped by the rehearsal's clock.")
+    print_funnel(result.campaign.queued, result.funnel)
+    say(
+        f"{rate:,.0f} messages a second, {result.seconds:.1f} s of real time; the waiting was skipped by the rehearsal's clock."
+    )
     result.reconciliation.show(say)
 
 
@@ -264,6 +272,3 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-__all__ = ["RehearsalResult", "Stage", "create_key", "perform", "rehearse_list", "set_stage", "show_result"]

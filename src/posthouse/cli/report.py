@@ -96,7 +96,18 @@ async def campaign_facts(app: App, campaign: Campaign) -> dict[str, Any]:
 
 def print_funnel(queued: int, funnel: Funnel) -> None:
     """The funnel as tables: in all, per provider, and the classes of what did not arrive."""
-    columns = ("provider", "delivered", "after deferral", "bounced", "later", "suppressed", "opened", "clicked", "complained", "left")
+    columns = (
+        "provider",
+        "delivered",
+        "after deferral",
+        "bounced",
+        "later",
+        "suppressed",
+        "opened",
+        "clicked",
+        "complained",
+        "left",
+    )
 
     def cells(name: str, row: Any) -> tuple[object, ...]:
         return (
@@ -120,7 +131,9 @@ def print_funnel(queued: int, funnel: Funnel) -> None:
         ("Deferrals", funnel.deferral_classes),
     ):
         if classes:
-            listed = ", ".join(f"{name} {count:,}" for name, count in sorted(classes.items(), key=lambda each: -each[1]))
+            listed = ", ".join(
+                f"{name} {count:,}" for name, count in sorted(classes.items(), key=lambda each: -each[1])
+            )
             say(f"{title}: {listed}")
 
 
@@ -136,5 +149,13 @@ async def _all(app: App, json: bool) -> None:
     for each in found:
         final = await analytics.final_count(app.db, each.workspace_id, each.campaign_id)
         name = f"{each.name} (rehearsal)" if each.sandbox else each.name
-        rows.append((f"{each.campaign_id} {name}", each.state.value, each.queued, final.count, f"{each.created_at:%Y-%m-%d %H:%M}"))
+        rows.append(
+            (
+                f"{each.campaign_id} {name}",
+                each.state.value,
+                each.queued,
+                final.count,
+                f"{each.created_at:%Y-%m-%d %H:%M}",
+            )
+        )
     print_table("Campaigns", ("campaign", "state", "queued", "accounted for", "created (UTC)"), rows)

@@ -65,7 +65,7 @@ class EmbeddedServer:
 
     def __init__(self, data_directory: Path, *, bin_directory: Path | None = None) -> None:
         """bin_directory: where initdb and postgres are; found in the wheel, else in the system, when None."""
-        self._directory = data_directory
+        self._directory = data_directory.absolute()
         self._bin_directory = bin_directory
         self._users_lock: int | None = None
         self._account = _unprivileged_account()
