@@ -4,10 +4,9 @@ Listens on loopback only, runs as a process of its own, and counts what it recei
 a parser with `posthouse.mail`, lest a bug hide on both sides, and never open a connection that leaves the machine.
 """
 
-from posthouse.sandbox.plan import People, Plan, PlanWrong, Ready
+from posthouse.sandbox.plan import People, Plan, PlanWrong, Ready, SandboxUnavailable
 from posthouse.sandbox.process import Sandbox, start
 from posthouse.sandbox.records import Record, RecordKind, read_records
-from posthouse.sandbox.service import SandboxUnavailable
 from posthouse.sandbox.status import Status, read_status
 from posthouse.sandbox.zones import ZoneRecord, publish
 

@@ -15,6 +15,10 @@ class PlanWrong(PosthouseError):
     """The sandbox's plan cannot be used."""
 
 
+class SandboxUnavailable(PosthouseError):
+    """The sandbox cannot be started."""
+
+
 class People(Struct, frozen=True, forbid_unknown_fields=True):
     """Which share (0 to 1) of those who receive a message does what; people who click are among those who open."""
 

@@ -15,9 +15,8 @@ from typing import Self
 
 import msgspec
 
-from posthouse.sandbox.plan import Plan, Ready, check_plan, ready_from_json, to_json
+from posthouse.sandbox.plan import Plan, Ready, SandboxUnavailable, check_plan, ready_from_json, to_json
 from posthouse.sandbox.records import Record, read_records
-from posthouse.sandbox.service import SandboxUnavailable, Service
 from posthouse.sandbox.status import Status, read_status
 
 _READY_SECONDS = 30.0
@@ -120,6 +119,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _serve(plan: Plan, announce: Callable[[Ready], None], with_parent: bool) -> None:
+    # Only the child pays for the servers and the web client; its parent merely starts it.
+    from posthouse.sandbox.service import Service
+
     service = Service(plan)
     ready = await service.open()
     stop = asyncio.Event()

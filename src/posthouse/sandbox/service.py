@@ -10,7 +10,6 @@ from contextlib import suppress
 from functools import partial
 
 from posthouse.clock import JumpingClock, SystemClock
-from posthouse.model.errors import PosthouseError
 from posthouse.model.ports import Clock
 from posthouse.sandbox.agenda import Agenda
 from posthouse.sandbox.ca import Authority
@@ -20,7 +19,7 @@ from posthouse.sandbox.manners import Manners
 from posthouse.sandbox.moments import moment
 from posthouse.sandbox.people import Crowd
 from posthouse.sandbox.personas import Homes, Persona, load_personas
-from posthouse.sandbox.plan import Plan, Ready, check_plan, host_and_port
+from posthouse.sandbox.plan import Plan, Ready, SandboxUnavailable, check_plan, host_and_port
 from posthouse.sandbox.post import Letter, Post
 from posthouse.sandbox.records import Records
 from posthouse.sandbox.returns import Returns
@@ -34,10 +33,6 @@ _PORT_TRIES = 50
 _BACKLOG = 1024
 _BEAT_SECONDS = 0.02
 _BEATS_A_STATUS = 5
-
-
-class SandboxUnavailable(PosthouseError):
-    """The sandbox cannot be started."""
 
 
 def addresses_of(personas: list[Persona]) -> dict[str, list[str]]:
