@@ -63,6 +63,8 @@ class Exchange:
         self._connections = 0
         self._starved: deque[_Way] = deque()
         self._paces: dict[int, LanePace] = {}
+        # Messages in the exchange, waiting or under way.
+        self.held = 0
         self._dialling: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._ticker = asyncio.create_task(self._tick())
@@ -72,11 +74,6 @@ class Exchange:
         pace = self._paces.get(lane_id)
         return pace.room() if pace is not None else LanePace.FIRST_ROOM
 
-    @property
-    def held(self) -> int:
-        """Messages in the exchange, waiting or under way."""
-        return sum(pace.held for pace in self._paces.values())
-
     def offer(self, jobs: Sequence[Job]) -> None:
         """Take messages in; each will be answered or put back."""
         touched: dict[_Way, None] = {}
@@ -85,6 +82,7 @@ class Exchange:
             if pace is None:
                 pace = self._paces[job.copy.lane_id] = LanePace()
             pace.held += 1
+            self.held += 1
             way = self._way(job.route)
             way.waiting.append(job)
             touched[way] = None
@@ -116,15 +114,17 @@ class Exchange:
 
     def answered(self, job: Job, answer: Answer) -> None:
         """Pass an answer on and make room in its lane."""
-        self._paces[job.copy.lane_id].released()
+        self.discarded(job)
         self._report(job, answer)
 
     def discarded(self, job: Job) -> None:
         """A message that was settled while it was composed: it leaves without an answer."""
+        self.held -= 1
         self._paces[job.copy.lane_id].released()
 
     def give_back(self, jobs: Sequence[Job], reason: str) -> None:
         """Let untried messages leave."""
+        self.held -= len(jobs)
         for job in jobs:
             self._paces[job.copy.lane_id].held -= 1
         self._put_back(jobs, reason)
@@ -203,8 +203,11 @@ class Exchange:
                 way.tick(now)
                 if way.is_empty:
                     self._ways.pop(way.key, None)
-            for pace in self._paces.values():
-                pace.tick(now)
+            for lane_id, pace in list(self._paces.items()):
+                if pace.is_still:
+                    del self._paces[lane_id]
+                else:
+                    pace.tick(now)
 
 
 class _Way:

@@ -27,6 +27,11 @@ class LanePace:
         self.held -= 1
         self._released += 1
 
+    @property
+    def is_still(self) -> bool:
+        """Whether nothing is here, and nothing left lately."""
+        return not self.held and not self._released and self._rate < 1.0
+
     def room(self) -> int:
         """How many more to claim, 0 until half of what the lane may hold is gone: a claim for few rows costs as much as for many.
 

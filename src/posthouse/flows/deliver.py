@@ -29,6 +29,7 @@ _POLL_SECONDS = 1.0
 _RESCAN_SECONDS = 5.0
 _FINISH_SECONDS = 30.0
 _MOST_CLAIMED = 2_000
+_LANES_AT_ONCE = 1_000
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 # Default rests where a rule gives no time of its own.
 _REST_SECONDS = {Reaction.SLOW: 60.0, Reaction.HOLD: 3600.0}
@@ -101,21 +102,22 @@ class _Sender:
         if not self._settler.may_claim:
             return 0
         rooms: list[LaneRoom] = []
-        total = 0
+        asked: set[int] = set()
         for lane in self._lanes:
-            room = min(self._exchange.room(lane.lane_id), _MOST_CLAIMED - total)
+            room = self._exchange.room(lane.lane_id)
             if room > 0:
                 rooms.append(LaneRoom(lane.lane_id, room, self._floors.get(lane.lane_id, _LONG_AGO)))
-                total += room
+                asked.add(lane.lane_id)
+                if len(rooms) == _LANES_AT_ONCE:
+                    break
         if not rooms:
             return 0
-        claimed = await queue.claim(self._app.db, rooms, self._app.clock.now(), self._in_flight)
+        app = self._app
+        claimed = await queue.claim(app.db, rooms, app.clock.now(), self._in_flight, most=_MOST_CLAIMED)
         self._floors.update(claimed.dues)
-        self._lanes = [
-            lane
-            for lane in self._lanes
-            if lane.lane_id in claimed.dues or lane.lane_id not in {r.lane_id for r in rooms}
-        ]
+        if len(claimed.copies) < _MOST_CLAIMED:
+            # Every lane that was asked gave what it had; those that gave nothing are empty until the next look around.
+            self._lanes = [lane for lane in self._lanes if lane.lane_id in claimed.dues or lane.lane_id not in asked]
         self._exchange.offer(await self._desk.jobs(claimed.copies))
         return len(claimed.copies)
 

@@ -49,8 +49,8 @@ class Claimed(Struct, frozen=True):
     dues: dict[int, datetime]
 
 
-async def claim(pool: Pool, rooms: Sequence[LaneRoom], now: datetime, in_flight: timedelta) -> Claimed:
-    """Claim due messages, at most `room` of each lane. They fall due again after `in_flight` should this process die.
+async def claim(pool: Pool, rooms: Sequence[LaneRoom], now: datetime, in_flight: timedelta, *, most: int) -> Claimed:
+    """Claim due messages, at most `room` of each lane and `most` in all, lanes in the order given. They fall due again after `in_flight` should this process die.
 
     A copy whose `withheld` is set must not be sent.
     """
@@ -61,6 +61,7 @@ async def claim(pool: Pool, rooms: Sequence[LaneRoom], now: datetime, in_flight:
         [r.due_from for r in rooms],
         now,
         now + in_flight,
+        most,
     )
     copies: list[Copy] = []
     dues: dict[int, datetime] = {}

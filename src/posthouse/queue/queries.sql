@@ -23,6 +23,7 @@ taken as (
         limit w.room
         for update skip locked
     ) q
+    limit $6
 ),
 claimed as (
     update queue q
