@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import signal
 
 import typer
@@ -53,11 +54,15 @@ def settings(data: Data = None, json: Json = False) -> None:
     Example: posthouse settings
     """
     _, in_force = installation(data)
-    rows = setting_rows(in_force)
+    rows = [(name, _without_password(value), sentence) for name, value, sentence in setting_rows(in_force)]
     if json:
-        print_json({name: value for name, value, _ in rows if name != "delivery.relay"})
+        print_json({name: value for name, value, _ in rows})
     else:
         print_table("Settings in force", ("setting", "value", "meaning"), rows, numbers_from=9)
+
+
+def _without_password(value: object) -> object:
+    return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1…@", value) if isinstance(value, str) else value
 
 
 async def _up(data: Data) -> None:
@@ -72,7 +77,7 @@ async def _up(data: Data) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with open_app(directory, in_force, connections=1), Supervisor(directory, in_force, sandbox=False) as host:
-        say(f"Posthouse runs on {directory.path} with {len(host.pids) or 'its'} processes; stop it with Ctrl-C.")
+        say(f"Posthouse runs on {directory.path}, senders: {host.senders}. Stop it with Ctrl-C.")
         say(f"Web door {in_force.public.listen}, SMTP door {in_force.inbound.listen}.")
         failed = asyncio.create_task(host.failed())
         stopped = asyncio.create_task(stop.wait())

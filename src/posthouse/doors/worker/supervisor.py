@@ -39,7 +39,7 @@ class Supervisor:
         self, directory: DataDirectory, settings: Settings, *, sandbox: bool, overrides: Mapping[str, str] | None = None
     ) -> None:
         self._directory = directory
-        self._senders = settings.delivery.senders or os.cpu_count() or 1
+        self.senders = settings.delivery.senders or os.cpu_count() or 1
         self._sandbox = sandbox
         self._environment = {**os.environ, **(overrides or {})}
         self._lock: int | None = None
@@ -56,9 +56,9 @@ class Supervisor:
     async def __aenter__(self) -> Self:
         """Start everything; returns when the doors are open. Raises DataDirectoryWrong or Refused with the reason."""
         self._take_lock()
-        roles = {"front": ["front", str(self._senders)]}
-        for slot in range(self._senders):
-            roles[f"sender-{slot}"] = ["sender", str(slot), str(self._senders)]
+        roles = {"front": ["front", str(self.senders)]}
+        for slot in range(self.senders):
+            roles[f"sender-{slot}"] = ["sender", str(slot), str(self.senders)]
         try:
             await self._start("front", roles["front"])
             for name, arguments in roles.items():
