@@ -50,13 +50,12 @@ async def life_of(app: App, message_id: int) -> dict[str, Any]:
     async with app.db.acquire() as connection:
         events = await ledger.history(connection, message_id)
         waiting = await queue.waiting_message(connection, message_id, now)
-        if not events and waiting is None:
+        known: dict[str, Any] | None = events[0] if events else waiting
+        if known is None:
             raise Refused(
                 f"There is no message {message_id}; `posthouse message find ADDRESS` lists those to an address."
             )
-        contact_id = events[0]["contact_id"] if events else waiting and waiting["contact_id"]
-        workspace_id = events[0]["workspace_id"] if events else waiting and waiting["workspace_id"]
-        address = await audience.contact_address(connection, workspace_id, contact_id)
+        address = await audience.contact_address(connection, known["workspace_id"], known["contact_id"])
     return {
         "message": message_id,
         "recipient": address,

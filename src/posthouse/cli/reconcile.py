@@ -77,6 +77,8 @@ async def reconcile(app: App, campaign: Campaign, records: Iterable[Record]) -> 
         else:
             account.acts |= _ACTS.get(kind, 0)
     for record in records:
+        if not record.rcpt:
+            continue  # a connection was refused before anybody was named
         account = accounts[record.rcpt.lower()]
         if record.kind is RecordKind.DOT and record.accepted:
             account.taken += 1

@@ -53,7 +53,7 @@ class Stage(Struct, frozen=True):
 
 
 class RehearsalResult(Struct, frozen=True):
-    """What came of a rehearsed campaign. seconds: real time from launch to the last outcome, without the jumps."""
+    """What came of a rehearsed campaign. seconds: real time in which messages were under way."""
 
     campaign: Campaign
     funnel: Funnel
@@ -120,8 +120,7 @@ async def perform(stage: Stage, order: Order, on_progress: Callable[[int, int], 
     app = stage.app
     checked = await preflight(app, order)
     campaign_id = await start_campaign(app, checked)
-    began = time.monotonic()
-    seconds = await _conduct(stage, campaign_id, on_progress, began)
+    seconds = await _conduct(stage, campaign_id, on_progress)
     while await analytics.count_news(app.db):
         pass
     campaign = await campaigns.find_campaign(app.db, str(campaign_id))
@@ -130,34 +129,27 @@ async def perform(stage: Stage, order: Order, on_progress: Callable[[int, int], 
     return RehearsalResult(campaign, funnel, facts, seconds, await reconcile(app, campaign, stage.sandbox.records()))
 
 
-async def _conduct(stage: Stage, campaign_id: int, on_progress: Callable[[int, int], None], began: float) -> float:
-    """Move the clock to the next due moment whenever nothing is due on either side; returns the seconds to the last outcome."""
+async def _conduct(stage: Stage, campaign_id: int, on_progress: Callable[[int, int], None]) -> float:
+    """Move the clock to the next due moment whenever nothing is due on either side, until all is over.
+
+    Returns the seconds of real time in which messages were under way. Raises Refused when nothing moves any more.
+    """
     app = stage.app
     assert isinstance(app.clock, JumpingClock)
-    sent_after: float | None = None
-    quiet = 0
-    last_change, last_state = time.monotonic(), None
+    began = app.clock.now()
+    busy, looked, quiet = 0.0, time.monotonic(), 0
+    watch = _Watch()
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         campaign = await campaigns.find_campaign(app.db, str(campaign_id))
         final = await analytics.final_count(app.db, campaign.workspace_id, campaign_id)
         on_progress(final.count, campaign.queued)
-        if campaign.finished_at is not None and sent_after is None:
-            sent_after = time.monotonic() - began
-        state = (
-            campaign.state,
-            final.count,
-            stage.sandbox.status().serial,
-            app.clock.now().replace(second=0, microsecond=0),
-        )
-        if state != last_state:
-            last_change, last_state = time.monotonic(), state
-        elif time.monotonic() - last_change > _STUCK_SECONDS:
-            raise Refused(
-                f"The rehearsal has stood still for {_STUCK_SECONDS:.0f} s at {final.count} of {campaign.queued} recipients."
-            )
+        watch.look((campaign.state, final.count, stage.sandbox.status().serial, quiet))
+        now = time.monotonic()
+        elapsed, looked = now - looked, now
         if campaign.launched_at is None or not await _is_quiet(stage):
             quiet = 0
+            busy += elapsed if campaign.finished_at is None else 0.0
             continue
         quiet += 1
         if quiet < _QUIET_LOOKS:
@@ -165,10 +157,28 @@ async def _conduct(stage: Stage, campaign_id: int, on_progress: Callable[[int, i
         quiet = 0
         moment = await _next_moment(stage)
         if moment is not None:
-            app.clock.jump_to(moment + _SLACK)
+            # The later it gets, the less what is due is worth a jump of its own.
+            app.clock.jump_to(moment + max(_SLACK, (moment - began) / 8))
             await wake_senders(app)
-        elif sent_after is not None:
-            return sent_after
+        elif campaign.finished_at is not None:
+            return busy
+
+
+class _Watch:
+    """Tells when a rehearsal stands still."""
+
+    def __init__(self) -> None:
+        self._state: object = None
+        self._since = time.monotonic()
+
+    def look(self, state: object) -> None:
+        """Raise Refused when the state has been the same for too long."""
+        if state != self._state:
+            self._state, self._since = state, time.monotonic()
+        elif time.monotonic() - self._since > _STUCK_SECONDS:
+            raise Refused(
+                f"The rehearsal has stood still for {_STUCK_SECONDS:.0f} seconds; the logs of its processes say more."
+            )
 
 
 async def _is_quiet(stage: Stage) -> bool:
@@ -262,7 +272,7 @@ def show_result(result: RehearsalResult, *, json: bool, before: dict[str, Any] |
         return
     print_funnel(result.campaign.queued, result.funnel)
     say(
-        f"{rate:,.0f} messages a second, {result.seconds:.1f} s of real time; the waiting was skipped by the rehearsal's clock."
+        f"{rate:,.0f} messages a second while any were due; the days between tries were skipped by the rehearsal's clock."
     )
     result.reconciliation.show(say)
 

@@ -7,6 +7,7 @@ import base64
 import ipaddress
 import ssl
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from msgspec import Struct
 
@@ -43,8 +44,12 @@ class Dialler:
         self._opportunistic.check_hostname = False
         self._opportunistic.verify_mode = ssl.CERT_NONE
         self._opportunistic.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._authenticated = ssl.create_default_context()
-        self._authenticated.minimum_version = ssl.TLSVersion.TLSv1_2
+
+    @cached_property
+    def _authenticated(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        return context
 
     async def open(self, hosts: Sequence[str], feed: Feed) -> Session | Answer:
         """A session with the first host that takes us, or how the last of them failed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from msgspec import Struct
 from publicsuffixlist import PublicSuffixList
@@ -46,7 +47,6 @@ class RouteBook:
     def __init__(self, pool: Pool, resolver: Resolver) -> None:
         self._pool = pool
         self._resolver = resolver
-        self._suffixes = PublicSuffixList()
         self._relay_route: Route | None = None
         self._known: dict[str, tuple[Route | Failure, datetime]] = {}
 
@@ -140,6 +140,10 @@ class RouteBook:
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
         self._known[domain] = (route, now + _ROUTE_LIFE)
+
+    @cached_property
+    def _suffixes(self) -> PublicSuffixList:
+        return PublicSuffixList()  # takes a fifth of a second to read, and most commands never need it
 
     def _site_name(self, mx: Sequence[MxHost]) -> str:
         """The organisation behind the most preferred exchanger: all domains that Google hosts are one site (SHP-1)."""

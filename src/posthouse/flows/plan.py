@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -116,7 +116,7 @@ def _frame(app: App, order: Order, sender: Address) -> Frame:
     )
 
 
-async def _samples(app: App, order: Order) -> list[dict[str, Any]]:
+async def _samples(app: App, order: Order) -> list[Mapping[str, Any]]:
     """The fields of the first few recipients, for the proof of the template."""
     async for batch in audience.stream_fields(app.db, order.workspace_id, order.recipients_list.list_id):
         return [fields for _, _, fields in batch[:_SAMPLES]]

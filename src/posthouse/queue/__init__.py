@@ -4,7 +4,7 @@ Writes the tables `queue`, `lanes` and `settle_marks`, and the outcome journal o
 a reply means.
 """
 
-from posthouse.queue.claim import Claimed, DueLane, LaneRoom, claim, any_claimed, due_lanes, next_due
+from posthouse.queue.claim import Claimed, DueLane, LaneRoom, any_claimed, claim, due_lanes, next_due
 from posthouse.queue.hold import release_held, waiting_counts, waiting_message
 from posthouse.queue.journal import Journal, JournalFull
 from posthouse.queue.put import chunk_domains, drop_empty_ranges, next_message_ids, put_chunk
@@ -16,9 +16,9 @@ __all__ = [
     "Journal",
     "JournalFull",
     "LaneRoom",
+    "any_claimed",
     "chunk_domains",
     "claim",
-    "any_claimed",
     "drop_empty_ranges",
     "due_lanes",
     "mark_settled",

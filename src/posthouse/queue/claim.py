@@ -50,7 +50,9 @@ class Claimed(Struct, frozen=True):
 
 
 async def claim(pool: Pool, rooms: Sequence[LaneRoom], now: datetime, in_flight: timedelta, *, most: int) -> Claimed:
-    """Claim due messages, at most `room` of each lane and `most` in all, lanes in the order given. They fall due again after `in_flight` should this process die.
+    """Claim due messages, at most `room` of each lane and `most` in all, lanes in the order given.
+
+    They fall due again after `in_flight` should this process die.
 
     A copy whose `withheld` is set must not be sent.
     """

@@ -132,7 +132,9 @@ async def _serve(server: uvicorn.Server, listen_address: str) -> None:
     try:
         await server.serve()
     except SystemExit as error:
-        raise SettingWrong(f"public.listen = {listen_address!r}: the web door cannot open there; is the port in use?") from error
+        raise SettingWrong(
+            f"public.listen = {listen_address!r}: the web door cannot open there; is the port in use?"
+        ) from error
     except (OSError, ssl.SSLError) as error:
         raise SettingWrong(f"public.tls_certificate or public.tls_key cannot be used: {error}.") from error
 
@@ -183,4 +185,3 @@ async def _take(app: App, recipients: Sequence[str], raw: bytes) -> None:
 def _host_and_port(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     return host.strip("[]"), int(port)
-

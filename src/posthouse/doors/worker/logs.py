@@ -26,7 +26,9 @@ def configure_logs(level: str, *, mask_addresses: bool) -> None:
     renderer: Any = (
         structlog.dev.ConsoleRenderer()
         if watched
-        else structlog.processors.JSONRenderer(serializer=lambda event, **_: msgspec.json.encode(event, enc_hook=str).decode())
+        else structlog.processors.JSONRenderer(
+            serializer=lambda event, **_: msgspec.json.encode(event, enc_hook=str).decode()
+        )
     )
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(

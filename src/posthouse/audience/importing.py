@@ -1,0 +1,242 @@
+"""Importing: a file is staged row by row, its doubles joined, and merged into contacts chunk by chunk.
+
+Every chunk is a short transaction; a row that says nothing new touches nothing. So an import that was killed is finished by importing
+the file again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+import msgspec
+from msgspec import Struct
+
+from posthouse.audience.columns import NO_WORDS, field_name
+from posthouse.audience.table import Table, open_table
+from posthouse.db import named_sql
+from posthouse.db.pool import Connection, Pool
+from posthouse.mail.address import parse_address
+from posthouse.model.errors import AddressWrong, ImportWrong
+
+_SQL = named_sql.load("posthouse.audience")
+_encode = msgspec.json.Encoder().encode
+# Rows a transaction merges, and rows that are handed to COPY at once.
+_CHUNK = 20_000
+_BATCH = 2_000
+_LONGEST_VALUE = 4_096
+_SHOWN = 80
+# The plain addresses that nearly every row has; anything else takes the thorough way.
+_PLAIN = re.compile(
+    r"([A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*)@((?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z]{2,63})\Z"
+)
+
+
+class ImportProgress(Struct, frozen=True):
+    """How far an import is: rows read, or, with `merging`, rows merged."""
+
+    rows: int
+    merging: bool = False
+
+
+class ImportReport(Struct, frozen=True):
+    """What an import did; rows is the sum of the others.
+
+    merged: rows of an address that another row of the file had as well.
+    """
+
+    rows: int
+    added: int
+    updated: int
+    unchanged: int
+    merged: int
+    rejected: int
+
+
+async def import_contacts(
+    pool: Pool,
+    *,
+    workspace_id: int,
+    list_id: int,
+    path: Path,
+    mapping: Mapping[str, str],
+    basis: str | None,
+    source: str,
+    at: datetime,
+    rejects: Path | None,
+    progress: Callable[[ImportProgress], None],
+) -> ImportReport:
+    """Import a file into a list. mapping: column → field; rejects: where invalid rows go, with the reasons.
+
+    A later row wins for every field that it fills. Nobody who left is resubscribed, and consent on record stays as it is (answers 24).
+    Raises ImportWrong when the file cannot be understood.
+    """
+    table = open_table(path, dict(mapping))
+    async with pool.acquire() as connection:
+        import_id = await connection.fetchval(_SQL["begin_import"], workspace_id, list_id, path.name, at)
+        await connection.execute(_SQL["drop_staging"])
+        await connection.execute(_SQL["make_staging"])
+        try:
+            with _Staging(table, rejects, progress) as staging:
+                await connection.copy_to_table("staged", source=staging.batches(), format="text", encoding="utf-8")
+            merged = await _join_doubles(connection)
+            added, updated, kept = await _merge(
+                connection, workspace_id, list_id, basis, source, at, staging.last_row, progress
+            )
+        finally:
+            await connection.execute(_SQL["drop_staging"])
+        report = ImportReport(staging.rows, added, updated, kept - added - updated, merged, staging.rejected)
+        await connection.execute(
+            _SQL["end_import"],
+            workspace_id,
+            import_id,
+            at,
+            report.rows,
+            report.added,
+            report.updated,
+            report.unchanged + report.merged,
+            report.rejected,
+        )
+    return report
+
+
+async def _join_doubles(connection: Connection) -> int:
+    await connection.execute(_SQL["analyze_staging"])
+    await connection.execute(_SQL["find_doubles"])
+    await connection.execute(_SQL["merge_doubles"])
+    await connection.execute(_SQL["remove_doubles"])
+    await connection.execute(_SQL["return_joined"])
+    await connection.execute(_SQL["index_staging"])
+    await connection.execute(_SQL["analyze_staging"])
+    return await connection.fetchval(_SQL["count_joined"]) or 0
+
+
+async def _merge(
+    connection: Connection,
+    workspace_id: int,
+    list_id: int,
+    basis: str | None,
+    source: str,
+    at: datetime,
+    last_row: int,
+    progress: Callable[[ImportProgress], None],
+) -> tuple[int, int, int]:
+    """(added, updated, all) of the staged rows, merged chunk by chunk."""
+    added = updated = kept = 0
+    for after in range(0, last_row, _CHUNK):
+        row = await connection.fetchrow(
+            _SQL["merge_chunk"], workspace_id, list_id, at, basis, after, after + _CHUNK, source
+        )
+        assert row is not None
+        added += row["added"]
+        updated += row["updated"]
+        kept += row["rows"]
+        progress(ImportProgress(kept, merging=True))
+    return added, updated, kept
+
+
+class _Staging:
+    """Turns rows into lines for COPY, and writes the invalid ones to the reject file."""
+
+    def __init__(self, table: Table, rejects: Path | None, progress: Callable[[ImportProgress], None]) -> None:
+        self.rows = 0
+        self.rejected = 0
+        self.last_row = 0
+        self._table = table
+        self._progress = progress
+        self._rejects_path = rejects
+        self._rejects: TextIO | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._rejects is not None:
+            self._rejects.close()
+
+    async def batches(self) -> AsyncIterator[bytes]:
+        """The lines of valid rows, some thousand at a time."""
+        lines: list[bytes] = []
+        for line in self._lines():
+            lines.append(line)
+            if len(lines) == _BATCH:
+                yield b"".join(lines)
+                lines.clear()
+                self._progress(ImportProgress(self.rows))
+                await asyncio.sleep(0)
+        yield b"".join(lines)
+
+    def _lines(self) -> Iterator[bytes]:
+        columns = self._table.columns
+        email_position, fields, consent = columns.email, columns.fields, columns.consent
+        width = len(columns.names)
+        plain = _PLAIN.match
+        for number, row in self._table.rows:
+            if len(row) < width:
+                row += [""] * (width - len(row))
+            text = row[email_position].strip()
+            if not text and not any(cell.strip() for cell in row):
+                continue
+            self.rows += 1
+            match = plain(text)
+            if match is not None and len(match[1]) <= 64 and len(text) <= 254 and "xn--" not in text:
+                email = f"{match[1]}@{match[2].lower()}"
+            else:
+                try:
+                    email = parse_address(text).text
+                except AddressWrong as error:
+                    self._reject(number, email_position, text, str(error) if text else "The row has no email address.")
+                    continue
+            values = {name: value for name, position in fields if (value := row[position].strip())}
+            try:
+                encoded = _encode(values)
+            except UnicodeEncodeError:
+                self._reject(
+                    number, email_position, text, f"The row has bytes that are not {self._table.encoding} text."
+                )
+                continue
+            if len(encoded) > _LONGEST_VALUE and (long := self._too_long(row, fields)) is not None:
+                self._reject(number, long, row[long], f"The value is longer than {_LONGEST_VALUE} characters.")
+                continue
+            if b"\\u0000" in encoded:
+                self._reject(number, email_position, text, "The row has NUL characters.")
+                continue
+            if b"\\" in encoded:
+                encoded = encoded.replace(b"\\", b"\\\\")
+            says_no = consent is not None and field_name(row[consent]) in NO_WORDS
+            address = email.encode()
+            self.last_row = number
+            yield b"%d\t%b\t%b\t%b\t%b\n" % (
+                number,
+                email.lower().encode(),
+                address,
+                encoded,
+                b"t" if says_no else b"f",
+            )
+
+    @staticmethod
+    def _too_long(row: list[str], fields: tuple[tuple[str, int], ...]) -> int | None:
+        return next((position for _, position in fields if len(row[position]) > _LONGEST_VALUE), None)
+
+    def _reject(self, number: int, position: int, value: str, reason: str) -> None:
+        self.rejected += 1
+        if self._rejects_path is None:
+            return
+        if self._rejects is None:
+            try:
+                self._rejects = self._rejects_path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+            except OSError as error:
+                raise ImportWrong(
+                    f"The reject file {self._rejects_path} cannot be written: {error.strerror}."
+                ) from error
+            csv.writer(self._rejects).writerow(("row", "column", "value", "reason"))
+        shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…"
+        csv.writer(self._rejects).writerow((number, self._table.columns.names[position], shown, reason))
