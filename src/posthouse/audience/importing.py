@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import re
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -28,8 +29,11 @@ from posthouse.model.errors import AddressWrong, ImportWrong
 _SQL = named_sql.load("posthouse.audience")
 _encode = msgspec.json.Encoder().encode
 # Rows a transaction merges, and rows that are handed to COPY at once.
-_CHUNK = 20_000
-_BATCH = 2_000
+_CHUNK = 40_000
+_BATCH = 1_000
+_BATCHES_WAITING = 8
+# Connections that stage and merge at the same time.
+_STREAMS = 2
 _LONGEST_VALUE = 4_096
 _SHOWN = 80
 # The plain addresses that nearly every row has; anything else takes the thorough way.
@@ -39,10 +43,9 @@ _PLAIN = re.compile(
 
 
 class ImportProgress(Struct, frozen=True):
-    """How far an import is: rows read, or, with `merging`, rows merged."""
+    """How far an import is: rows read."""
 
     rows: int
-    merging: bool = False
 
 
 class ImportReport(Struct, frozen=True):
@@ -78,78 +81,104 @@ async def import_contacts(
     Raises ImportWrong when the file cannot be understood.
     """
     table = open_table(path, dict(mapping))
-    async with pool.acquire() as connection:
-        import_id = await connection.fetchval(_SQL["begin_import"], workspace_id, list_id, path.name, at)
-        await connection.execute(_SQL["drop_staging"])
-        await connection.execute(_SQL["make_staging"])
+    import_id = await pool.fetchval(_SQL["begin_import"], workspace_id, list_id, path.name, at)
+    into = _Into(workspace_id, list_id, basis, source, at)
+    with _Staging(table, rejects) as staging:
+        reading = asyncio.create_task(staging.read(progress))
         try:
-            with _Staging(table, rejects, progress) as staging:
-                await connection.copy_to_table("staged", source=staging.batches(), format="text", encoding="utf-8")
-            merged = await _join_doubles(connection)
-            added, updated, kept = await _merge(
-                connection, workspace_id, list_id, basis, source, at, staging.last_row, progress
-            )
-        finally:
-            await connection.execute(_SQL["drop_staging"])
-        report = ImportReport(staging.rows, added, updated, kept - added - updated, merged, staging.rejected)
-        await connection.execute(
-            _SQL["end_import"],
-            workspace_id,
-            import_id,
-            at,
-            report.rows,
-            report.added,
-            report.updated,
-            report.unchanged + report.merged,
-            report.rejected,
-        )
+            streams = (_stage_and_merge(pool, staging, stream, reading, into) for stream in range(_STREAMS))
+            totals = await asyncio.gather(*streams)
+        except BaseException:
+            reading.cancel()
+            raise
+    added, updated, kept, merged = (sum(parts) for parts in zip(*totals, strict=True))
+    report = ImportReport(staging.rows, added, updated, kept - added - updated, merged, staging.rejected)
+    await pool.execute(
+        _SQL["end_import"],
+        workspace_id,
+        import_id,
+        at,
+        report.rows,
+        report.added,
+        report.updated,
+        report.unchanged + report.merged,
+        report.rejected,
+    )
     return report
 
 
+class _Into(Struct, frozen=True):
+    """Where the rows go, and what is put on record with them."""
+
+    workspace_id: int
+    list_id: int
+    basis: str | None
+    source: str
+    at: datetime
+
+
+async def _stage_and_merge(
+    pool: Pool, staging: _Staging, stream: int, reading: asyncio.Task[None], into: _Into
+) -> tuple[int, int, int, int]:
+    """Take one stream of rows from staging to contacts; returns (added, updated, kept, joined into others)."""
+    async with pool.acquire() as connection:
+        await connection.execute(_SQL["drop_staging"])
+        await connection.execute(_SQL["make_staging"])
+        try:
+            await connection.copy_to_table("staged", source=staging.batches(stream), format="text", encoding="utf-8")
+            await asyncio.shield(reading)  # a file that breaks off in the middle changes nothing
+            merged = await _join_doubles(connection)
+            added, updated, kept = await _merge(connection, into, staging.last_row)
+        finally:
+            await connection.execute(_SQL["drop_staging"])
+    return added, updated, kept, merged
+
+
 async def _join_doubles(connection: Connection) -> int:
-    await connection.execute(_SQL["analyze_staging"])
     await connection.execute(_SQL["find_doubles"])
     await connection.execute(_SQL["merge_doubles"])
-    await connection.execute(_SQL["remove_doubles"])
-    await connection.execute(_SQL["return_joined"])
+    merged = await connection.fetchval(_SQL["count_joined"]) or 0
+    if merged:
+        await connection.execute(_SQL["remove_doubles"])
+        await connection.execute(_SQL["return_joined"])
     await connection.execute(_SQL["index_staging"])
     await connection.execute(_SQL["analyze_staging"])
-    return await connection.fetchval(_SQL["count_joined"]) or 0
+    return int(merged)
 
 
-async def _merge(
-    connection: Connection,
-    workspace_id: int,
-    list_id: int,
-    basis: str | None,
-    source: str,
-    at: datetime,
-    last_row: int,
-    progress: Callable[[ImportProgress], None],
-) -> tuple[int, int, int]:
+async def _merge(connection: Connection, into: _Into, last_row: int) -> tuple[int, int, int]:
     """(added, updated, all) of the staged rows, merged chunk by chunk."""
     added = updated = kept = 0
     for after in range(0, last_row, _CHUNK):
         row = await connection.fetchrow(
-            _SQL["merge_chunk"], workspace_id, list_id, at, basis, after, after + _CHUNK, source
+            _SQL["merge_chunk"],
+            into.workspace_id,
+            into.list_id,
+            into.at,
+            into.basis,
+            after,
+            after + _CHUNK,
+            into.source,
         )
         assert row is not None
         added += row["added"]
         updated += row["updated"]
         kept += row["rows"]
-        progress(ImportProgress(kept, merging=True))
     return added, updated, kept
 
 
 class _Staging:
-    """Turns rows into lines for COPY, and writes the invalid ones to the reject file."""
+    """Turns rows into lines for COPY, and writes the invalid ones to the reject file.
 
-    def __init__(self, table: Table, rejects: Path | None, progress: Callable[[ImportProgress], None]) -> None:
+    Rows of one address go to one stream, so each stream can join its doubles and merge on a connection of its own.
+    """
+
+    def __init__(self, table: Table, rejects: Path | None) -> None:
         self.rows = 0
         self.rejected = 0
         self.last_row = 0
         self._table = table
-        self._progress = progress
+        self._streams: list[asyncio.Queue[bytes | None]] = [asyncio.Queue(_BATCHES_WAITING) for _ in range(_STREAMS)]
         self._rejects_path = rejects
         self._rejects: TextIO | None = None
 
@@ -162,19 +191,29 @@ class _Staging:
         if self._rejects is not None:
             self._rejects.close()
 
-    async def batches(self) -> AsyncIterator[bytes]:
-        """The lines of valid rows, some thousand at a time."""
-        lines: list[bytes] = []
-        for line in self._lines():
-            lines.append(line)
-            if len(lines) == _BATCH:
-                yield b"".join(lines)
-                lines.clear()
-                self._progress(ImportProgress(self.rows))
-                await asyncio.sleep(0)
-        yield b"".join(lines)
+    async def read(self, progress: Callable[[ImportProgress], None]) -> None:
+        """Read the file to its end; waits while the database is behind."""
+        batches: list[list[bytes]] = [[] for _ in self._streams]
+        try:
+            for stream, line in self._lines():
+                batch = batches[stream]
+                batch.append(line)
+                if len(batch) == _BATCH:
+                    await self._streams[stream].put(b"".join(batch))
+                    batch.clear()
+                    progress(ImportProgress(self.rows))
+            for queue, batch in zip(self._streams, batches, strict=True):
+                await queue.put(b"".join(batch))
+        finally:
+            for queue in self._streams:
+                await queue.put(None)
 
-    def _lines(self) -> Iterator[bytes]:
+    async def batches(self, stream: int) -> AsyncIterator[bytes]:
+        """The lines of one stream, some thousand at a time."""
+        while (batch := await self._streams[stream].get()) is not None:
+            yield batch
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
         columns = self._table.columns
         email_position, fields, consent = columns.email, columns.fields, columns.consent
         width = len(columns.names)
@@ -212,14 +251,11 @@ class _Staging:
             if b"\\" in encoded:
                 encoded = encoded.replace(b"\\", b"\\\\")
             says_no = consent is not None and field_name(row[consent]) in NO_WORDS
-            address = email.encode()
+            key = email.lower().encode()
             self.last_row = number
-            yield b"%d\t%b\t%b\t%b\t%b\n" % (
-                number,
-                email.lower().encode(),
-                address,
-                encoded,
-                b"t" if says_no else b"f",
+            yield (
+                zlib.crc32(key) % _STREAMS,
+                b"%d\t%b\t%b\t%b\t%b\n" % (number, key, email.encode(), encoded, b"t" if says_no else b"f"),
             )
 
     @staticmethod

@@ -115,7 +115,9 @@ where workspace_id = $1 and import_id = $2;
 
 -- name: make_staging
 -- A place for the file's valid rows, seen by this connection only.
-create temp table staged (n bigint not null, address_key text not null, email text not null, fields jsonb not null, unsubscribed boolean not null);
+create temp table staged (
+    n bigint not null, address_key text not null, email text not null, fields jsonb not null, unsubscribed boolean not null
+);
 
 -- name: find_doubles
 -- Addresses that several rows of the file have.
@@ -158,16 +160,15 @@ drop table if exists staged, doubles, joined;
 -- name: merge_chunk
 -- Bring rows $5 < n <= $6 into contacts and memberships: new ones are added, changed ones updated, equal ones not touched at all.
 with known as materialized (
-    select s.address_key, s.email, s.fields, s.unsubscribed, c.contact_id, c.contact_id is not null and not c.fields @> s.fields as changed
+    select s.address_key, s.email, s.fields, s.unsubscribed, c.contact_id is null as is_new,
+           coalesce(c.contact_id, nextval('contacts_contact_id_seq')) as contact_id, not c.fields @> s.fields as changed
     from staged s
     left join contacts c on c.workspace_id = $1 and lower(c.email) = s.address_key
     where s.n > $5 and s.n <= $6
 ),
 added as (
-    insert into contacts (workspace_id, email, fields, created_at, updated_at)
-    select $1, email, fields, $3, $3 from known where contact_id is null
-    on conflict do nothing
-    returning contact_id, lower(email) as address_key
+    insert into contacts (workspace_id, contact_id, email, fields, created_at, updated_at)
+    select $1, contact_id, email, fields, $3, $3 from known where is_new
 ),
 updated as (
     update contacts c set fields = c.fields || k.fields, updated_at = $3
@@ -177,10 +178,8 @@ updated as (
 ),
 members as (
     insert into memberships (workspace_id, list_id, contact_id, status, basis, source, since)
-    select $1, $2, coalesce(k.contact_id, a.contact_id), case when k.unsubscribed then 'unsubscribed' else 'subscribed' end, $4, $7, $3
-    from known k
-    left join added a on a.address_key = k.address_key
-    where coalesce(k.contact_id, a.contact_id) is not null
+    select $1, $2, contact_id, case when unsubscribed then 'unsubscribed' else 'subscribed' end, $4, $7, $3
+    from known
     on conflict do nothing
 )
-select (select count(*) from added) as added, (select count(*) from updated) as updated, (select count(*) from known) as rows;
+select count(*) filter (where is_new) as added, (select count(*) from updated) as updated, count(*) as rows from known;
