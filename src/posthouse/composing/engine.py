@@ -133,7 +133,11 @@ class Engine:
             values = _shadow(values, self._shadowed)
         try:
             rendered = [self._environment.render_template(name, **values).encode() for name in self._parts]
+        except MemoryError:
+            raise  # a child that ran out of memory once is of no further use, and the template is to blame
         except Exception as error:
+            if isinstance(error.__cause__, MemoryError):
+                raise error.__cause__ from error
             # minijinja raises TemplateError, and whatever the filters raise on values of another kind.
             raise RenderError(_sentence(error)) from error
         if any(len(part) > MOST_OCTETS for part in rendered):

@@ -252,12 +252,14 @@ async def test_proof_passes_a_normal_newsletter(letter: CompiledMessage, compile
 
 
 async def test_proof_refuses_what_fails_for_a_real_contact_or_kills_for_a_hostile_one(
-    compiled: Compile, frame: Frame
+    compiled: Compile, frame: Frame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(TemplateWrong, match="real contact"):
         await prove_template(compiled(text="{{ a + 1 }}"), [{"a": "x"}])
     await prove_template(compiled(text="{{ a + 1 }}"), [{"a": 1}])
     loops = "{% for x in a %}{% for y in a %}{{ b }}{{ b }}{{ b }}{{ b }}{{ b }}{{ b }}{% endfor %}{% endfor %}"
     greedy = compile_message(Draft(subject="x", from_address="a@example.com", text=f"{loops}"), frame)
+    # Each rendering ends by its fuel after a good second; a cap below that must stop the child, on a fast machine too.
+    monkeypatch.setattr("posthouse.composing.proof._SECONDS", 0.1)
     with pytest.raises(TemplateWrong, match="not safe to send"):
         await prove_template(greedy, [])
