@@ -19,16 +19,28 @@ _WORDS: Mapping[str, list[str]] = tomllib.loads(
 )
 _EMAIL_NAMES = {name: rank for rank, name in enumerate(_WORDS["email"])}
 _CONSENT_NAMES = frozenset(_WORDS["consent"])
+_DEPARTURE_NAMES = frozenset(_WORDS["departure"])
 NO_WORDS = frozenset(_WORDS["no"])
+STILL_HERE_WORDS = frozenset(_WORDS["still_here"])
 
 
 class Columns(Struct, frozen=True):
-    """Which column is what. email: its position; fields: (merge field, position); consent: position, or None; names: as in the file."""
+    """Which column is what. email: its position; fields: (merge field, position); names: as in the file.
+
+    consent and departure: positions of columns that say whether the person wants mail, and whether they left.
+    """
 
     email: int
     fields: tuple[tuple[str, int], ...]
-    consent: int | None
+    consent: tuple[int, ...]
+    departure: tuple[int, ...]
     names: tuple[str, ...]
+
+    def says_no(self, row: Sequence[str]) -> bool:
+        """Whether a row says that its person does not want the mail."""
+        return any(field_name(row[position]) in NO_WORDS for position in self.consent) or any(
+            field_name(row[position]) not in STILL_HERE_WORDS for position in self.departure
+        )
 
 
 def field_name(column: str) -> str:
@@ -41,6 +53,11 @@ def field_name(column: str) -> str:
 def is_header(row: Sequence[str]) -> bool:
     """Whether a first row names columns: a row that holds an address is data already."""
     return not any(_is_address(cell) for cell in row)
+
+
+def names_the_address(row: Sequence[str], mapping: Mapping[str, str]) -> bool:
+    """Whether a row has a cell that is called like an address column, or like a column that the user maps."""
+    return any(field_name(cell) in _EMAIL_NAMES or cell.strip() in mapping for cell in row)
 
 
 def read_columns(header: Sequence[str] | None, sample: Sequence[Sequence[str]], mapping: Mapping[str, str]) -> Columns:
@@ -63,8 +80,15 @@ def read_columns(header: Sequence[str] | None, sample: Sequence[Sequence[str]], 
         if position != email:
             seen[field] = seen.get(field, 0) + 1
             kept.append((field if seen[field] == 1 else f"{field}_{seen[field]}", position))
-    consent = next((position for field, position in kept if field in _CONSENT_NAMES), None)
-    return Columns(email, tuple(kept), consent, tuple(names))
+    # What a column means is in the file's own name for it, whatever field it is mapped to.
+    known = [(field_name(name), position) for position, name in enumerate(names) if position != email]
+    return Columns(
+        email,
+        tuple(kept),
+        tuple(position for name, position in known if name in _CONSENT_NAMES),
+        tuple(position for name, position in known if name in _DEPARTURE_NAMES),
+        tuple(names),
+    )
 
 
 def _email_column(

@@ -16,10 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
+import asyncpg
 import msgspec
 from msgspec import Struct
 
-from posthouse.audience.columns import NO_WORDS, field_name
+from posthouse.audience.delimited import BrokenRow
+from posthouse.audience.encoding import DAMAGE
 from posthouse.audience.table import Table, open_table
 from posthouse.db import named_sql
 from posthouse.db.pool import Connection, Pool
@@ -28,6 +30,8 @@ from posthouse.model.errors import AddressWrong, ImportWrong
 
 _SQL = named_sql.load("posthouse.audience")
 _encode = msgspec.json.Encoder().encode
+# COPY lasts as long as the file is read, and doubles are looked for in all of it: the pool's limit is for shorter statements.
+_WHOLE_FILE_SECONDS = 86_400.0
 # Rows a transaction merges, and rows that are handed to COPY at once.
 _CHUNK = 40_000
 _BATCH = 1_000
@@ -36,6 +40,10 @@ _BATCHES_WAITING = 8
 _STREAMS = 2
 _LONGEST_VALUE = 4_096
 _SHOWN = 80
+# A spreadsheet that opens the reject file must not run what a stranger wrote in a cell.
+_FORMULA_SIGNS = ("=", "+", "-", "@")
+# Another import may add the same address at the same moment: the chunk is then merged again, and finds it.
+_TRIES = 20
 # The plain addresses that nearly every row has; anything else takes the thorough way.
 _PLAIN = re.compile(
     r"([A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*)@((?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?\.)+[A-Za-z]{2,63})\Z"
@@ -81,6 +89,8 @@ async def import_contacts(
     Raises ImportWrong when the file cannot be understood.
     """
     table = open_table(path, dict(mapping))
+    if rejects is not None:
+        _clear(rejects, path)
     import_id = await pool.fetchval(_SQL["begin_import"], workspace_id, list_id, path.name, at)
     into = _Into(workspace_id, list_id, basis, source, at)
     with _Staging(table, rejects) as staging:
@@ -107,6 +117,16 @@ async def import_contacts(
     return report
 
 
+def _clear(rejects: Path, path: Path) -> None:
+    """Let no rejects of an earlier run pass for those of this one."""
+    try:
+        if rejects.exists() and rejects.samefile(path):
+            raise ImportWrong(f"The reject file {rejects} is the file to import: name another one.")
+        rejects.unlink(missing_ok=True)
+    except OSError as error:
+        raise ImportWrong(f"The reject file {rejects} cannot be written: {error.strerror}.") from error
+
+
 class _Into(Struct, frozen=True):
     """Where the rows go, and what is put on record with them."""
 
@@ -125,8 +145,12 @@ async def _stage_and_merge(
         await connection.execute(_SQL["drop_staging"])
         await connection.execute(_SQL["make_staging"])
         try:
-            await connection.copy_to_table("staged", source=staging.batches(stream), format="text", encoding="utf-8")
+            await connection.copy_to_table(
+                "staged", source=staging.batches(stream), format="text", encoding="utf-8", timeout=_WHOLE_FILE_SECONDS
+            )
             await asyncio.shield(reading)  # a file that breaks off in the middle changes nothing
+            if staging.unusual:
+                await connection.execute(_SQL["set_address_keys"], timeout=_WHOLE_FILE_SECONDS)
             merged = await _join_doubles(connection)
             added, updated, kept = await _merge(connection, into, staging.last_row)
         finally:
@@ -135,14 +159,14 @@ async def _stage_and_merge(
 
 
 async def _join_doubles(connection: Connection) -> int:
-    await connection.execute(_SQL["find_doubles"])
-    await connection.execute(_SQL["merge_doubles"])
-    merged = await connection.fetchval(_SQL["count_joined"]) or 0
+    await connection.execute(_SQL["find_doubles"], timeout=_WHOLE_FILE_SECONDS)
+    await connection.execute(_SQL["merge_doubles"], timeout=_WHOLE_FILE_SECONDS)
+    merged = await connection.fetchval(_SQL["count_joined"], timeout=_WHOLE_FILE_SECONDS) or 0
     if merged:
-        await connection.execute(_SQL["remove_doubles"])
-        await connection.execute(_SQL["return_joined"])
-    await connection.execute(_SQL["index_staging"])
-    await connection.execute(_SQL["analyze_staging"])
+        await connection.execute(_SQL["remove_doubles"], timeout=_WHOLE_FILE_SECONDS)
+        await connection.execute(_SQL["return_joined"], timeout=_WHOLE_FILE_SECONDS)
+    await connection.execute(_SQL["index_staging"], timeout=_WHOLE_FILE_SECONDS)
+    await connection.execute(_SQL["analyze_staging"], timeout=_WHOLE_FILE_SECONDS)
     return int(merged)
 
 
@@ -150,21 +174,35 @@ async def _merge(connection: Connection, into: _Into, last_row: int) -> tuple[in
     """(added, updated, all) of the staged rows, merged chunk by chunk."""
     added = updated = kept = 0
     for after in range(0, last_row, _CHUNK):
-        row = await connection.fetchrow(
-            _SQL["merge_chunk"],
-            into.workspace_id,
-            into.list_id,
-            into.at,
-            into.basis,
-            after,
-            after + _CHUNK,
-            into.source,
-        )
-        assert row is not None
+        row = await _merge_chunk(connection, into, after)
         added += row["added"]
         updated += row["updated"]
         kept += row["rows"]
     return added, updated, kept
+
+
+async def _merge_chunk(connection: Connection, into: _Into, after: int) -> asyncpg.Record:
+    for left in reversed(range(_TRIES)):
+        try:
+            async with connection.transaction():
+                await connection.execute(_SQL["plan_each_chunk"])
+                row = await connection.fetchrow(
+                    _SQL["merge_chunk"],
+                    into.workspace_id,
+                    into.list_id,
+                    into.at,
+                    into.basis,
+                    after,
+                    after + _CHUNK,
+                    into.source,
+                )
+        except (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
+            if not left:
+                raise
+        else:
+            assert row is not None
+            return row
+    raise AssertionError("the last try returns or raises")
 
 
 class _Staging:
@@ -177,6 +215,7 @@ class _Staging:
         self.rows = 0
         self.rejected = 0
         self.last_row = 0
+        self.unusual = False
         self._table = table
         self._streams: list[asyncio.Queue[bytes | None]] = [asyncio.Queue(_BATCHES_WAITING) for _ in range(_STREAMS)]
         self._rejects_path = rejects
@@ -215,12 +254,26 @@ class _Staging:
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         columns = self._table.columns
-        email_position, fields, consent = columns.email, columns.fields, columns.consent
+        email_position, fields, says_no = columns.email, columns.fields, columns.says_no
+        has_consent = bool(columns.consent or columns.departure)
         width = len(columns.names)
         plain = _PLAIN.match
         for number, row in self._table.rows:
+            if isinstance(row, BrokenRow):
+                self.rows += 1
+                self._reject(number, 0, row.text, row.reason)
+                continue
             if len(row) < width:
                 row += [""] * (width - len(row))
+            elif len(row) > width and any(row[width:]):
+                self.rows += 1
+                self._reject(
+                    number,
+                    width - 1,
+                    row[width],
+                    f"The row has {len(row)} cells for {width} columns; is a quote missing?",
+                )
+                continue
             text = row[email_position].strip()
             if not text and not any(cell.strip() for cell in row):
                 continue
@@ -229,6 +282,9 @@ class _Staging:
             if match is not None and len(match[1]) <= 64 and len(text) <= 254 and "xn--" not in text:
                 email = f"{match[1]}@{match[2].lower()}"
             else:
+                if DAMAGE in text:
+                    self._reject(number, email_position, text, self._damaged())
+                    continue
                 try:
                     email = parse_address(text).text
                 except AddressWrong as error:
@@ -238,25 +294,31 @@ class _Staging:
             try:
                 encoded = _encode(values)
             except UnicodeEncodeError:
-                self._reject(
-                    number, email_position, text, f"The row has bytes that are not {self._table.encoding} text."
-                )
+                self._reject(number, email_position, text, self._damaged())
                 continue
             if len(encoded) > _LONGEST_VALUE and (long := self._too_long(row, fields)) is not None:
                 self._reject(number, long, row[long], f"The value is longer than {_LONGEST_VALUE} characters.")
                 continue
-            if b"\\u0000" in encoded:
+            if b"\\u0000" in encoded and any("\0" in value for value in values.values()):
                 self._reject(number, email_position, text, "The row has NUL characters.")
                 continue
             if b"\\" in encoded:
                 encoded = encoded.replace(b"\\", b"\\\\")
-            says_no = consent is not None and field_name(row[consent]) in NO_WORDS
-            key = email.lower().encode()
+            key = (email.lower() if email.isascii() else self._unusual_key(email)).encode()
             self.last_row = number
             yield (
                 zlib.crc32(key) % _STREAMS,
-                b"%d\t%b\t%b\t%b\t%b\n" % (number, key, email.encode(), encoded, b"t" if says_no else b"f"),
+                b"%d\t%b\t%b\t%b\t%b\n"
+                % (number, key, email.encode(), encoded, b"t" if has_consent and says_no(row) else b"f"),
             )
+
+    def _damaged(self) -> str:
+        return f"The row has bytes that are not {self._table.encoding} text."
+
+    def _unusual_key(self, email: str) -> str:
+        """Lower case sign by sign, as PostgreSQL has it: both spellings of one address must meet in one stream."""
+        self.unusual = True
+        return "".join(sign.lower()[0] for sign in email)
 
     @staticmethod
     def _too_long(row: list[str], fields: tuple[tuple[str, int], ...]) -> int | None:
@@ -266,6 +328,8 @@ class _Staging:
         self.rejected += 1
         if self._rejects_path is None:
             return
+        if value.startswith(_FORMULA_SIGNS):
+            value = f"'{value}"
         if self._rejects is None:
             try:
                 self._rejects = self._rejects_path.open("w", encoding="utf-8", errors="backslashreplace", newline="")

@@ -119,6 +119,10 @@ create temp table staged (
     n bigint not null, address_key text not null, email text not null, fields jsonb not null, unsubscribed boolean not null
 );
 
+-- name: set_address_keys
+-- Where addresses go beyond ASCII, this database's own lower() says which are one.
+update staged set address_key = lower(email) where address_key <> lower(email);
+
 -- name: find_doubles
 -- Addresses that several rows of the file have.
 create temp table doubles as
@@ -157,11 +161,16 @@ analyze staged;
 -- The connection goes back to the pool without them.
 drop table if exists staged, doubles, joined;
 
+-- name: plan_each_chunk
+-- A plan for chunks in general takes them to be small, and joins each row with every other.
+set local plan_cache_mode = force_custom_plan;
+
 -- name: merge_chunk
 -- Bring rows $5 < n <= $6 into contacts and memberships: new ones are added, changed ones updated, equal ones not touched at all.
 with known as materialized (
     select s.address_key, s.email, s.fields, s.unsubscribed, c.contact_id is null as is_new,
-           coalesce(c.contact_id, nextval('contacts_contact_id_seq')) as contact_id, not c.fields @> s.fields as changed
+           coalesce(c.contact_id, nextval('contacts_contact_id_seq')) as contact_id, not c.fields @> s.fields as changed,
+           c.erased_at is not null as erased
     from staged s
     left join contacts c on c.workspace_id = $1 and lower(c.email) = s.address_key
     where s.n > $5 and s.n <= $6
@@ -177,9 +186,11 @@ updated as (
     returning c.contact_id
 ),
 members as (
-    insert into memberships (workspace_id, list_id, contact_id, status, basis, source, since)
-    select $1, $2, contact_id, case when unsubscribed then 'unsubscribed' else 'subscribed' end, $4, $7, $3
+    insert into memberships (workspace_id, list_id, contact_id, status, basis, source, since, ended_at)
+    select $1, $2, contact_id, case when unsubscribed then 'unsubscribed' else 'subscribed' end, $4, $7, $3,
+           case when unsubscribed then $3 end
     from known
+    where not erased
     on conflict do nothing
 )
 select count(*) filter (where is_new) as added, (select count(*) from updated) as updated, count(*) as rows from known;

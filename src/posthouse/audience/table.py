@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import charset_normalizer
 import python_calamine
 from msgspec import Struct
 
-from posthouse.audience.columns import Columns, is_header, read_columns
+from posthouse.audience.columns import Columns, is_header, names_the_address, read_columns
+from posthouse.audience.delimited import BrokenRow, Row, find_delimiter, read_rows
+from posthouse.audience.encoding import detect_encoding
 from posthouse.model.errors import ImportWrong
 
-_SAMPLE_BYTES = 256 * 1024
+_MAGIC_BYTES = 8
+# A title or a date may stand above the header.
+_TITLE_ROWS = 10
 _SAMPLE_ROWS = 50
-_LARGEST_CELL = 1024 * 1024
 # What an XLSX may unpack to: its reader holds the sheet in memory.
 _LARGEST_WORKBOOK = 1024 * 1024 * 1024
-_DELIMITERS = ",;\t|"
-_LIKELY_ENCODINGS = [
-    "utf_8",
-    "cp1252",
-    "cp1250",
-    "cp1251",
-    "cp932",
-    "euc_jp",
-    "gb18030",
-    "euc_kr",
-    "cp1253",
-    "cp1254",
-    "iso8859_2",
-]
 
 
 class Table(Struct, frozen=True):
-    """An open file. rows: (row number as a person counts them, cells as text); encoding: None for XLSX."""
+    """An open file. rows: (row number as a person counts them, cells as text, or a row that has none); encoding: None for XLSX."""
 
     columns: Columns
-    rows: Iterator[tuple[int, list[str]]]
+    rows: Iterator[tuple[int, Row]]
     encoding: str | None
 
 
@@ -51,80 +37,46 @@ def open_table(path: Path, mapping: dict[str, str]) -> Table:
         if path.is_dir():
             raise ImportWrong(f"{path} is a folder, not a file.")
         with path.open("rb") as file:
-            head = file.read(_SAMPLE_BYTES)
+            head = file.read(_MAGIC_BYTES)
     except OSError as error:
         raise ImportWrong(f"{path} cannot be read: {error.strerror}.") from error
     if head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         rows, encoding = _workbook_rows(path), None
     else:
-        encoding = _encoding(path, head)
-        rows = _text_rows(path, encoding, _delimiter(path, head, encoding))
-    first = list(itertools.islice(rows, _SAMPLE_ROWS + 1))
+        encoding = detect_encoding(path)
+        rows = read_rows(path, encoding, find_delimiter(path, encoding))
+    first = list(itertools.islice(filter(_says_something, rows), _SAMPLE_ROWS + 1))
     if not first:
         raise ImportWrong(f"{path} has no rows.")
-    header = first[0][1] if is_header(first[0][1]) else None
-    data = first[1:] if header is not None else first
-    columns = read_columns([cell.strip() for cell in header] if header else None, [row for _, row in data], mapping)
+    header, data = _split_header(first, mapping)
+    columns = read_columns(header, [row for _, row in data if isinstance(row, list)], mapping)
     return Table(columns, itertools.chain(data, rows), encoding)
 
 
-def _encoding(path: Path, head: bytes) -> str:
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf_16"
-    if b"\x00" in head:
-        raise ImportWrong(f"{path} is not a text file; save it as CSV or XLSX.")
-    try:
-        # The sample may end in the middle of a character.
-        head[: len(head) - 4 if len(head) == _SAMPLE_BYTES else None].decode("utf-8-sig")
-        return "utf-8-sig"
-    except UnicodeDecodeError as error:
-        if len(head) == _SAMPLE_BYTES and error.start >= len(head) - 8:
-            return "utf-8-sig"
-    best = charset_normalizer.from_bytes(head, cp_isolation=_LIKELY_ENCODINGS).best()
-    return best.encoding if best is not None else "cp1252"
+def _says_something(numbered: tuple[int, Row]) -> bool:
+    row = numbered[1]
+    return isinstance(row, BrokenRow) or any(cell.strip() for cell in row)
 
 
-def _delimiter(path: Path, head: bytes, encoding: str) -> str:
-    """The sign that parts the first rows most evenly."""
-    text = head.decode(encoding, "replace").lstrip("\ufeff")
-    best, best_score = ",", (0, 0)
-    for delimiter in _DELIMITERS:
-        try:
-            rows = [
-                row for row in itertools.islice(csv.reader(io.StringIO(text[:65536]), delimiter=delimiter), 20) if row
-            ]
-        except csv.Error:
-            continue
-        widths = [len(row) for row in rows[:-1] or rows]
-        if not widths or max(widths) == 1:
-            continue
-        common = max(set(widths), key=widths.count)
-        score = (widths.count(common) if common > 1 else 0, common)
-        if score > best_score:
-            best, best_score = delimiter, score
-    return best
+def _split_header(
+    first: list[tuple[int, Row]], mapping: dict[str, str]
+) -> tuple[list[str] | None, list[tuple[int, Row]]]:
+    """The column names and the rows below them; None where the file begins with data.
+
+    A row above the header is a title; only a row that names the address (or a mapped column) can have titles above it.
+    """
+    for n, (_, row) in enumerate(first[:_TITLE_ROWS]):
+        if isinstance(row, BrokenRow) or not is_header(row):
+            break
+        if names_the_address(row, mapping):
+            return [cell.strip() for cell in row], first[n + 1 :]
+    top = first[0][1]
+    if isinstance(top, BrokenRow):
+        raise ImportWrong(f"Row 1 cannot be read: {top.reason}")
+    return ([cell.strip() for cell in top], first[1:]) if is_header(top) else (None, first)
 
 
-def _text_rows(path: Path, encoding: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    csv.field_size_limit(_LARGEST_CELL)
-    # Bytes that are no text in this encoding become lone surrogates, which make their own row invalid and no other.
-    with path.open(
-        encoding=encoding, errors="surrogateescape" if encoding != "utf_16" else "replace", newline=""
-    ) as file:
-        reader = csv.reader(file, delimiter=delimiter)
-        number = 0
-        try:
-            for row in reader:
-                number += 1
-                if row:
-                    yield number, row
-        except csv.Error as error:
-            raise ImportWrong(
-                f"Row {number + 1} of {path} has a cell over {_LARGEST_CELL // 1024} kB; is a closing quote missing?"
-            ) from error
-
-
-def _workbook_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _workbook_rows(path: Path) -> Iterator[tuple[int, Row]]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
