@@ -234,14 +234,13 @@ class Session(asyncio.Protocol):
             data = self._buffer + data
         lines = data.split(b"\n")
         self._buffer = lines.pop()
-        if len(self._buffer) + sum(map(len, self._lines)) > _MAX_REPLY_BYTES:
-            self._abandon(Failure.PROTOCOL_ERROR)
-            return
         for line in lines:
             self._lines.append(line)
             if line[3:4] != b"-":
                 complete, self._lines = self._lines, []
                 self._replied(complete)
+        if len(self._buffer) + sum(map(len, self._lines)) > _MAX_REPLY_BYTES:
+            self._abandon(Failure.PROTOCOL_ERROR)
 
     def _replied(self, lines: list[bytes]) -> None:
         if self._waiter is not None:
@@ -257,7 +256,7 @@ class Session(asyncio.Protocol):
                 self._abandon(Failure.CONNECTION_LOST)
             return
         stage, job = self._expected.popleft()
-        first = lines[-1][:1]
+        first = lines[-1].lstrip()[:1]  # some put blanks before the code (SMTP-16)
         if stage is Stage.CONTENT:
             self._content_answered(job, lines)
         elif stage is Stage.DATA and first == b"3":
@@ -317,7 +316,6 @@ class Session(asyncio.Protocol):
         self._failed.setdefault(job, Answer(stage, self.remote, reply))
         self._steps.clear()
         if reply.code == 421:  # SMTP-17: the server closes, whatever else was under way
-            self._finish(job)
             self._abandon(Failure.CONNECTION_LOST)
         elif stage is Stage.DATA or not self._pipelining:
             self._finish(job)
@@ -352,7 +350,8 @@ class Session(asyncio.Protocol):
         self._deadline = float("inf")
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(ConnectionResetError())
-        unfinished = dict.fromkeys(job for _, job in self._expected if job is not None)
+        # The answer to a message's last command may have been its refusal: then nothing is expected for it any more.
+        unfinished = dict.fromkeys([*self._failed, *(job for _, job in self._expected if job is not None)])
         self._expected.clear()
         for job in unfinished:
             if job is self._in_content:
