@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from posthouse.delivery.job import Answer
-from posthouse.mail.replies import Rules
+from posthouse.mail.replies import Failure, Rules, Stage
 from posthouse.model.messages import Copy
 from posthouse.model.outcomes import BounceClass, Outcome, Reaction, Status, Verdict
 from posthouse.model.ports import Chance
@@ -22,8 +22,11 @@ def judge(
     """
     reply = answer.reply
     if reply is not None and 200 <= reply.code < 300:
-        return _outcome(copy, Status.DELIVERED, now, answer, None, None), None
-    if reply is not None:
+        if answer.stage is Stage.CONTENT:
+            return _outcome(copy, Status.DELIVERED, now, answer, None, None), None
+        # Such as 250 to DATA: the server has lost its way, and no content has left.
+        verdict = rules.interpret_failure(Failure.PROTOCOL_ERROR, answer.stage)
+    elif reply is not None:
         verdict = rules.interpret(reply, answer.stage, answer.remote)
     else:
         assert answer.failure is not None
