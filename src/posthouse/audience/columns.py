@@ -74,12 +74,7 @@ def read_columns(header: Sequence[str] | None, sample: Sequence[Sequence[str]], 
             raise ImportWrong(f"--map names a column “{column}”, which the file has not; it has {_listed(names)}.")
     fields = [mapping.get(name) or field_name(name) or f"column_{n + 1}" for n, name in enumerate(names)]
     email = _email_column(fields, names, sample, mapping)
-    seen: dict[str, int] = {"email": 1}
-    kept: list[tuple[str, int]] = []
-    for position, field in enumerate(fields):
-        if position != email:
-            seen[field] = seen.get(field, 0) + 1
-            kept.append((field if seen[field] == 1 else f"{field}_{seen[field]}", position))
+    kept = _distinct([(field, position) for position, field in enumerate(fields) if position != email])
     # What a column means is in the file's own name for it, whatever field it is mapped to.
     known = [(field_name(name), position) for position, name in enumerate(names) if position != email]
     return Columns(
@@ -89,6 +84,21 @@ def read_columns(header: Sequence[str] | None, sample: Sequence[Sequence[str]], 
         tuple(position for name, position in known if name in _DEPARTURE_NAMES),
         tuple(names),
     )
+
+
+def _distinct(fields: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The same fields and positions; a name that is taken gets the next free number: name, name_2, name_3."""
+    names = {"email", *(field for field, _ in fields)}
+    taken = {"email"}
+    kept: list[tuple[str, int]] = []
+    for field, position in fields:
+        name, n = field, 1
+        while name in taken or (n > 1 and name in names):
+            n += 1
+            name = f"{field}_{n}"
+        taken.add(name)
+        kept.append((name, position))
+    return kept
 
 
 def _email_column(

@@ -7,6 +7,7 @@ the file again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import re
 import zlib
@@ -38,6 +39,8 @@ _BATCH = 1_000
 _BATCHES_WAITING = 8
 # Connections that stage and merge at the same time.
 _STREAMS = 2
+# Batches of one COPY. It must end well within the pool's time limit, by which alone a COPY notices a lost connection.
+_BATCHES_A_COPY = 40
 _LONGEST_VALUE = 4_096
 _SHOWN = 80
 # A spreadsheet that opens the reject file must not run what a stranger wrote in a cell.
@@ -93,14 +96,8 @@ async def import_contacts(
         _clear(rejects, path)
     import_id = await pool.fetchval(_SQL["begin_import"], workspace_id, list_id, path.name, at)
     into = _Into(workspace_id, list_id, basis, source, at)
-    with _Staging(table, rejects) as staging:
-        reading = asyncio.create_task(staging.read(progress))
-        try:
-            streams = (_stage_and_merge(pool, staging, stream, reading, into) for stream in range(_STREAMS))
-            totals = await asyncio.gather(*streams)
-        except BaseException:
-            reading.cancel()
-            raise
+    with _Staging(table, rejects, streams=min(_STREAMS, pool.get_max_size())) as staging:
+        totals = await _run_streams(pool, staging, into, progress)
     added, updated, kept, merged = (sum(parts) for parts in zip(*totals, strict=True))
     report = ImportReport(staging.rows, added, updated, kept - added - updated, merged, staging.rejected)
     await pool.execute(
@@ -137,6 +134,25 @@ class _Into(Struct, frozen=True):
     at: datetime
 
 
+async def _run_streams(
+    pool: Pool, staging: _Staging, into: _Into, progress: Callable[[ImportProgress], None]
+) -> list[tuple[int, int, int, int]]:
+    """Read the file and run all streams beside it; when one of them fails, all have ended before its error goes on."""
+    reading = asyncio.create_task(staging.read(progress))
+    streams = [
+        asyncio.create_task(_stage_and_merge(pool, staging, stream, reading, into)) for stream in range(staging.streams)
+    ]
+    try:
+        # The reader comes first: when it fails, its error is the one that says why.
+        await asyncio.gather(reading, *streams)
+    except BaseException:
+        for task in (reading, *streams):
+            task.cancel()
+        await asyncio.gather(reading, *streams, return_exceptions=True)
+        raise
+    return [stream.result() for stream in streams]
+
+
 async def _stage_and_merge(
     pool: Pool, staging: _Staging, stream: int, reading: asyncio.Task[None], into: _Into
 ) -> tuple[int, int, int, int]:
@@ -145,16 +161,18 @@ async def _stage_and_merge(
         await connection.execute(_SQL["drop_staging"])
         await connection.execute(_SQL["make_staging"])
         try:
-            await connection.copy_to_table(
-                "staged", source=staging.batches(stream), format="text", encoding="utf-8", timeout=_WHOLE_FILE_SECONDS
-            )
+            while not staging.ended[stream]:
+                source = staging.batches(stream)
+                await connection.copy_to_table("staged", source=source, format="text", encoding="utf-8")
             await asyncio.shield(reading)  # a file that breaks off in the middle changes nothing
             if staging.unusual:
                 await connection.execute(_SQL["set_address_keys"], timeout=_WHOLE_FILE_SECONDS)
             merged = await _join_doubles(connection)
             added, updated, kept = await _merge(connection, into, staging.last_row)
         finally:
-            await connection.execute(_SQL["drop_staging"])
+            # A connection that is gone has taken its temporary tables with it; the error that ended it is on its way.
+            with contextlib.suppress(asyncpg.InterfaceError, asyncpg.PostgresConnectionError):
+                await connection.execute(_SQL["drop_staging"])
     return added, updated, kept, merged
 
 
@@ -211,13 +229,15 @@ class _Staging:
     Rows of one address go to one stream, so each stream can join its doubles and merge on a connection of its own.
     """
 
-    def __init__(self, table: Table, rejects: Path | None) -> None:
+    def __init__(self, table: Table, rejects: Path | None, streams: int) -> None:
+        self.streams = streams
+        self.ended = [False] * streams
         self.rows = 0
         self.rejected = 0
         self.last_row = 0
         self.unusual = False
         self._table = table
-        self._streams: list[asyncio.Queue[bytes | None]] = [asyncio.Queue(_BATCHES_WAITING) for _ in range(_STREAMS)]
+        self._queues: list[asyncio.Queue[bytes | None]] = [asyncio.Queue(_BATCHES_WAITING) for _ in range(streams)]
         self._rejects_path = rejects
         self._rejects: TextIO | None = None
 
@@ -232,24 +252,26 @@ class _Staging:
 
     async def read(self, progress: Callable[[ImportProgress], None]) -> None:
         """Read the file to its end; waits while the database is behind."""
-        batches: list[list[bytes]] = [[] for _ in self._streams]
-        try:
-            for stream, line in self._lines():
-                batch = batches[stream]
-                batch.append(line)
-                if len(batch) == _BATCH:
-                    await self._streams[stream].put(b"".join(batch))
-                    batch.clear()
-                    progress(ImportProgress(self.rows))
-            for queue, batch in zip(self._streams, batches, strict=True):
-                await queue.put(b"".join(batch))
-        finally:
-            for queue in self._streams:
-                await queue.put(None)
+        batches: list[list[bytes]] = [[] for _ in self._queues]
+        for stream, line in self._lines():
+            batch = batches[stream]
+            batch.append(line)
+            if len(batch) == _BATCH:
+                await self._queues[stream].put(b"".join(batch))
+                batch.clear()
+                progress(ImportProgress(self.rows))
+        for queue, batch in zip(self._queues, batches, strict=True):
+            await queue.put(b"".join(batch))
+            await queue.put(None)
+        progress(ImportProgress(self.rows))
 
     async def batches(self, stream: int) -> AsyncIterator[bytes]:
-        """The lines of one stream, some thousand at a time."""
-        while (batch := await self._streams[stream].get()) is not None:
+        """The lines of one stream for one COPY, some thousand at a time."""
+        for _ in range(_BATCHES_A_COPY):
+            batch = await self._queues[stream].get()
+            if batch is None:
+                self.ended[stream] = True
+                return
             yield batch
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
@@ -307,7 +329,7 @@ class _Staging:
             key = (email.lower() if email.isascii() else self._unusual_key(email)).encode()
             self.last_row = number
             yield (
-                zlib.crc32(key) % _STREAMS,
+                zlib.crc32(key) % self.streams,
                 b"%d\t%b\t%b\t%b\t%b\n"
                 % (number, key, email.encode(), encoded, b"t" if has_consent and says_no(row) else b"f"),
             )

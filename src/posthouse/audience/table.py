@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import python_calamine
 from msgspec import Struct
 
 from posthouse.audience.columns import Columns, is_header, names_the_address, read_columns
 from posthouse.audience.delimited import BrokenRow, Row, find_delimiter, read_rows
 from posthouse.audience.encoding import detect_encoding
+from posthouse.audience.workbook import WORKBOOK_MAGIC, read_workbook
 from posthouse.model.errors import ImportWrong
 
 _MAGIC_BYTES = 8
 # A title or a date may stand above the header.
 _TITLE_ROWS = 10
 _SAMPLE_ROWS = 50
-# What an XLSX may unpack to: its reader holds the sheet in memory.
-_LARGEST_WORKBOOK = 1024 * 1024 * 1024
 
 
 class Table(Struct, frozen=True):
@@ -40,8 +37,9 @@ def open_table(path: Path, mapping: dict[str, str]) -> Table:
             head = file.read(_MAGIC_BYTES)
     except OSError as error:
         raise ImportWrong(f"{path} cannot be read: {error.strerror}.") from error
-    if head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
-        rows, encoding = _workbook_rows(path), None
+    if head.startswith(WORKBOOK_MAGIC):
+        rows: Iterator[tuple[int, Row]] = read_workbook(path)
+        encoding = None
     else:
         encoding = detect_encoding(path)
         rows = read_rows(path, encoding, find_delimiter(path, encoding))
@@ -74,27 +72,3 @@ def _split_header(
     if isinstance(top, BrokenRow):
         raise ImportWrong(f"Row 1 cannot be read: {top.reason}")
     return ([cell.strip() for cell in top], first[1:]) if is_header(top) else (None, first)
-
-
-def _workbook_rows(path: Path) -> Iterator[tuple[int, Row]]:
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > _LARGEST_WORKBOOK:
-                    raise ImportWrong(f"{path} unpacks to more than 1 GB; save it as CSV.")
-        sheet = python_calamine.CalamineWorkbook.from_path(str(path)).get_sheet_by_index(0)
-        for number, row in enumerate(sheet.to_python(skip_empty_area=False), 1):
-            cells = [_cell_text(cell) for cell in row]
-            if any(cells):
-                yield number, cells
-    except (python_calamine.CalamineError, zipfile.BadZipFile, OSError, IndexError) as error:
-        raise ImportWrong(f"{path} is not a workbook that can be read; save it as CSV or XLSX.") from error
-
-
-def _cell_text(cell: object) -> str:
-    """A cell as a person would type it: whole numbers without a point, times in ISO 8601."""
-    if isinstance(cell, float) and cell.is_integer():
-        return str(int(cell))
-    if isinstance(cell, bool):
-        return "true" if cell else "false"
-    return "" if cell is None else str(cell)
