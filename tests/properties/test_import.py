@@ -39,7 +39,17 @@ GOOD_ADDRESSES = (
     "JÜRGEN@MÜLLER.example",
     "山田@example.jp",
 )
-BAD_ADDRESSES = ("", "nobody", "@example.org", "a@@example.org", "a b@example.org", "a@localhost", "a\x00@example.org")
+BAD_ADDRESSES = (
+    "",
+    "nobody",
+    "@example.org",
+    "a@@example.org",
+    "a b@example.org",
+    "a@localhost",
+    "a\x00@example.org",
+    "a@" + "b" * 64 + ".example",
+    "c" * 65 + "@example.org",
+)
 # What has a meaning on the way from a file to jsonb: to csv, to COPY, to JSON, to a spreadsheet, to a careless strip().
 PIECES = (
     "a",
@@ -230,6 +240,7 @@ def check(house: House, table: Sequence[Sequence[str]], report: ImportReport) ->
 @settings(max_examples=45, deadline=None)
 @given(tables, delimiters, st.sampled_from(("utf-8", "utf-8-sig", "utf-16")), st.sampled_from(("\r\n", "\n")))
 @example([("\\u0000", "anna@example.org", "\\.", "")], ",", "utf-8", "\n")
+@example([("", address, "x", "") for address in GOOD_ADDRESSES + BAD_ADDRESSES], ",", "utf-8", "\n")
 @example([("a", "anna@example.org", "", ""), ("", "Anna@example.org", "b", "no")], ";", "utf-16", "\r\n")
 def test_any_table_comes_to_exactly_what_it_says_and_its_second_import_to_nothing(
     house: House, table: list[tuple[str, str, str, str]], delimiter: str, encoding: str, line_end: str

@@ -4,7 +4,7 @@ Writes the tables `contacts`, `lists`, `memberships` and `imports`. Never sends 
 neither resubscribe anybody nor overwrite the consent that is on record (answers 24).
 """
 
-from posthouse.audience.importing import ImportProgress, ImportReport, import_contacts
+from posthouse.audience.importing import ImportReport, import_contacts
 from posthouse.audience.lists import (
     List,
     ListSize,
@@ -19,6 +19,7 @@ from posthouse.audience.lists import (
     test_recipient,
     unsubscribe,
 )
+from posthouse.audience.staging import ImportProgress
 
 __all__ = [
     "ImportProgress",

@@ -215,7 +215,7 @@ async def test_a_file_that_cannot_be_understood_says_why_and_changes_nothing(
     path = tmp_path / "p.csv"
     path.write_bytes(content)
     with pytest.raises(ImportWrong, match=sentence):
-        await load(pool, path, **mapping)
+        await load(pool, path, AT, "form", **mapping)
     assert await contacts(pool) == {}
 
 
