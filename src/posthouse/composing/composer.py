@@ -149,7 +149,8 @@ class Composer:
         token = self._tokens.return_path(subject)
         header = self._header.write(email, subject_line, token, tokens[TokenKind.UNSUBSCRIBE], body_hash, at)
         outside_ascii = not email.isascii()
-        return Composed(f"b-{token}{self._return_path_end}", email, header + body, outside_ascii, outside_ascii)
+        # Quoted-printable writes a dot at the beginning of a line as =2E, so there is none.
+        return Composed(f"b-{token}{self._return_path_end}", email, header + body, outside_ascii, outside_ascii, False)
 
     def _filled_subject(self, fields: Mapping[str, Any], email: str, rendered: Mapping[Part, bytes]) -> bytes | None:
         parts: list[str] = []

@@ -128,6 +128,11 @@ class Session(asyncio.Protocol):
         self.encrypted = True
 
     @property
+    def is_over(self) -> bool:
+        """Whether the connection is gone."""
+        return self._over
+
+    @property
     def transport(self) -> asyncio.Transport:
         """The transport of the moment."""
         assert self._transport is not None
@@ -287,7 +292,7 @@ class Session(asyncio.Protocol):
         composed = job.composed
         assert composed is not None
         content = composed.content
-        if b"\r\n." in content or content.startswith(b"."):
+        if composed.leading_dots and (b"\r\n." in content or content.startswith(b".")):
             content = (b"." + content if content.startswith(b".") else content).replace(b"\r\n.", b"\r\n..")
         self._in_content = job
         self.sent += 1

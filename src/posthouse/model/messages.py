@@ -32,7 +32,8 @@ class Composed(Struct, frozen=True):
     """A message ready for the wire.
 
     content: CRLF lines, not dot-stuffed, ending in CRLF; return_path and recipient: bare addresses, domains as A-labels.
-    smtputf8: an address needs RFC 6531; eight_bit: the content has octets above 127.
+    smtputf8: an address needs RFC 6531; eight_bit: the content has octets above 127. leading_dots: False when no line begins with a
+    dot, so that nobody has to look (RFC 5321 §4.5.2).
     """
 
     return_path: str
@@ -40,3 +41,4 @@ class Composed(Struct, frozen=True):
     content: bytes
     smtputf8: bool = False
     eight_bit: bool = False
+    leading_dots: bool = True
