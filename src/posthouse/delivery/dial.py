@@ -64,23 +64,27 @@ class Dialler:
                 continue
             if isinstance(addresses, Failure):
                 # A host that we must not use never hides that another one is only down for now.
-                if answer.failure is not None and answer.failure.permanent:
+                if _is_final(answer):
                     answer = Answer(Stage.CONNECT, host, failure=addresses)
                 continue
             for address in addresses[:_ADDRESSES_TRIED]:
-                opened = await self._open_address(host, address, feed)
+                opened = await self._open_address(host, address)
                 if isinstance(opened, Session):
+                    opened.feed_from(feed)
                     return opened
-                answer = opened
+                if opened.reply is None or opened.reply.code < 500 or _is_final(answer):
+                    answer = opened
         return answer
 
     async def open_relay(self, relay: Relay, feed: Feed) -> Session | Answer:
         """A session with the smarthost, logged in where the URL has a user."""
         context = self._authenticated if relay.implicit_tls else None
-        opened = await self._converse(relay.host, relay.host, relay.port, feed, context, try_tls=not relay.implicit_tls)
-        if not isinstance(opened, Session) or relay.user is None:
-            return opened
-        return await self._log_in(opened, relay)
+        opened = await self._converse(relay.host, relay.host, relay.port, context, try_tls=not relay.implicit_tls)
+        if isinstance(opened, Session) and relay.user is not None:
+            opened = await self._log_in(opened, relay)
+        if isinstance(opened, Session):
+            opened.feed_from(feed)
+        return opened
 
     def _permitted(self, addresses: Iterable[str]) -> list[str] | Failure:
         """Leave out loopback, private and link-local addresses: nobody's mail exchanger is there (answers 22)."""
@@ -90,15 +94,15 @@ class Dialler:
         allowed = [a for a in found if self._rules.allow_private_addresses or ipaddress.ip_address(a).is_global]
         return allowed or Failure.BAD_MX
 
-    async def _open_address(self, host: str, address: str, feed: Feed) -> Session | Answer:
+    async def _open_address(self, host: str, address: str) -> Session | Answer:
         port = self._rules.port
-        opened = await self._converse(host, address, port, feed, None, try_tls=True)
+        opened = await self._converse(host, address, port, None, try_tls=True)
         if isinstance(opened, Answer) and opened.stage is Stage.STARTTLS and not self._rules.require_tls:
-            opened = await self._converse(host, address, port, feed, None, try_tls=False)
+            opened = await self._converse(host, address, port, None, try_tls=False)
         return opened
 
     async def _converse(
-        self, host: str, address: str, port: int, feed: Feed, context: ssl.SSLContext | None, *, try_tls: bool
+        self, host: str, address: str, port: int, context: ssl.SSLContext | None, *, try_tls: bool
     ) -> Session | Answer:
         session = Session(host, self._rules.times, _Silent())
         stage = Stage.CONNECT
@@ -121,7 +125,7 @@ class Dialler:
             if try_tls and "STARTTLS" in session.capabilities:
                 stage = Stage.STARTTLS
                 reply = await self._encrypt(session, host)
-                if reply.code not in (220, 250):
+                if not session.encrypted or reply.code != 250:
                     return _give_up(session, Answer(stage, host, reply))
         except ConnectionRefusedError:
             return Answer(stage, host, failure=Failure.CONNECT_REFUSED)
@@ -135,7 +139,8 @@ class Dialler:
             return _give_up(session, Answer(stage, host, failure=failure))
         if self._rules.require_tls and not session.encrypted:
             return _give_up(session, Answer(Stage.STARTTLS, host, failure=Failure.TLS_REQUIRED))
-        session.feed_from(feed)
+        if session.is_over:  # closed right after its last word
+            return Answer(stage, host, failure=Failure.CONNECTION_LOST)
         return session
 
     async def _greet(self, session: Session) -> Reply:
@@ -176,6 +181,8 @@ class Dialler:
             return _give_up(session, Answer(Stage.AUTH, relay.host, failure=Failure.CONNECTION_LOST))
         if reply.code != 235:
             return _give_up(session, Answer(Stage.AUTH, relay.host, reply))
+        if session.is_over:
+            return Answer(Stage.AUTH, relay.host, failure=Failure.CONNECTION_LOST)
         return session
 
 
@@ -196,6 +203,13 @@ class _Silent:
 
     def closed(self, session: Session) -> None:
         return None
+
+
+def _is_final(answer: Answer) -> bool:
+    """Whether this is no sign that the host may take mail later."""
+    if answer.reply is not None:
+        return answer.reply.code >= 500
+    return answer.failure is not None and answer.failure.permanent
 
 
 def _give_up(session: Session, answer: Answer) -> Answer:
