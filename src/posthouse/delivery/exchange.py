@@ -61,7 +61,8 @@ class Exchange:
         self._ways: dict[tuple[object, ...], _Way] = {}
         self._site_connections: dict[int, int] = {}
         self._connections = 0
-        self._starved: deque[_Way] = deque()
+        # In order of arrival, each once.
+        self._starved: dict[_Way, None] = {}
         self._paces: dict[int, LanePace] = {}
         # Messages in the exchange, waiting or under way.
         self.held = 0
@@ -105,6 +106,7 @@ class Exchange:
             await asyncio.sleep(0.02)
         for way in list(self._ways.values()):
             way.close()
+            way.give_back("sender-stopping")  # what a dropped connection had taken but not begun to send
         for task in self._dialling:
             task.cancel()
         self._ticker.cancel()
@@ -134,7 +136,7 @@ class Exchange:
         if self._stopping or self._site_connections.get(way.route.site_id, 0) >= self.limits.connections_per_site:
             return False
         if self._connections >= self.limits.connections and not self._close_an_idle_one():
-            self._starved.append(way)
+            self._starved[way] = None
             return False
         return True
 
@@ -146,6 +148,11 @@ class Exchange:
         task = asyncio.create_task(self._dial(way))
         self._dialling.add(task)
         task.add_done_callback(self._dialling.discard)
+
+    @property
+    def has_starved(self) -> bool:
+        """Whether a way waits for a connection that others hold."""
+        return bool(self._starved)
 
     def connection_gone(self, way: _Way) -> None:
         """A connection ended, or could not be opened: somebody else may have its place."""
@@ -159,7 +166,8 @@ class Exchange:
         if way.is_empty:
             self._ways.pop(way.key, None)
         while self._starved:
-            next_way = self._starved.popleft()
+            next_way = next(iter(self._starved))
+            del self._starved[next_way]
             if next_way.waiting:
                 next_way.serve()
                 break
@@ -298,8 +306,8 @@ class _Way:
         self._exchange.answered(job, answer)
 
     def idled(self, session: Session) -> None:
-        """A session has nothing to do: keep it for a while, or close it when it has done its share."""
-        if session.sent >= self._exchange.limits.messages_per_connection:
+        """A session has nothing to do: keep it for a while, or close it when it has done its share or others wait for its place."""
+        if session.sent >= self._exchange.limits.messages_per_connection or self._exchange.has_starved:
             session.quit()
         else:
             self.idle.append(session)
