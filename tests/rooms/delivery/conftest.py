@@ -42,6 +42,10 @@ def pytest_asyncio_loop_factories(
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
+class Last(str):
+    """A reply after which the server closes the connection."""
+
+
 class Peer:
     """An SMTP server that says what its script says.
 
@@ -53,6 +57,7 @@ class Peer:
         self._replies: dict[str, Any] = {
             "greeting": "220 peer.test",
             "EHLO": PIPELINING,
+            "STARTTLS": "220 go on",
             "DATA": "354 go on",
             **{verb: list(said) if isinstance(said, list) else [said] for verb, said in replies.items()},
         }
@@ -110,7 +115,7 @@ class Peer:
                     return
                 if verb == "QUIT":
                     return
-                if verb == "STARTTLS" and self._tls is not None:
+                if verb == "STARTTLS" and self._tls is not None and self._last.startswith("220"):
                     waiting = b""
                     await writer.start_tls(self._tls)
                     self.encrypted += 1
@@ -133,7 +138,7 @@ class Peer:
             return True
         writer.write(reply.encode() + b"\r\n")
         await writer.drain()
-        return not reply.startswith("421")
+        return not reply.startswith("421") and not isinstance(reply, Last)
 
 
 async def _content(reader: asyncio.StreamReader, begun: bytes) -> tuple[bytes, bytes]:
@@ -241,6 +246,18 @@ def job() -> Callable[..., Job]:
         return Job(copy, route, compose or (lambda _: made))
 
     return make
+
+
+@pytest.fixture
+def make_zone() -> type[Zone]:
+    """DNS for a test, `make_zone({host: addresses}, {domain: MX})`."""
+    return Zone
+
+
+@pytest.fixture
+def last() -> type[Last]:
+    """`last("250 ok")`: a peer says this and closes."""
+    return Last
 
 
 @pytest.fixture
