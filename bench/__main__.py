@@ -1,125 +1,108 @@
 """`make bench`: delivered messages a second against the signing limit, what each part costs, memory, growth, import.
 
-Prints tables and writes bench/results/DATE.json. --quick: small and fast; --full: five interleaved growth runs and ten million rows.
+Prints tables and writes bench/results/DATE.json. The default takes about ten minutes on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import platform
-import statistics
+import signal
+import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench import import_rate, stages
-from bench.run import Scenario, run
+from bench import growth, stages, table
+from bench.product import MESSAGES_PER_CONNECTION
+from bench.run import run
+from bench.scenarios import SCENARIOS
 from posthouse.clock import SystemClock
 
 _RESULTS = Path(__file__).parent / "results"
+_PARTS = ("throughput", "stages", "growth", "import")
+_QUICKER = 10
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run what was asked for."""
+    chosen = _parser().parse_args(arguments)
+    # So that an ended benchmark stops what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    scale = _QUICKER if chosen.quick else 1
+    results: dict[str, Any] = {"machine": _machine(), "messages_per_connection": MESSAGES_PER_CONNECTION}
+    parts = chosen.part or (["throughput"] if chosen.scenario else _PARTS)
+    try:
+        if "throughput" in parts:
+            names = chosen.scenario or list(SCENARIOS)
+            results["throughput"] = _throughput(names, chosen.recipients or 50_000 // scale, chosen.repeats)
+        if "stages" in parts:
+            results["stages"] = stages.measure(20_000 // scale)
+            table.print_stages(results["stages"])
+        if "growth" in parts:
+            results["growth"] = _growth(10_000 // scale, 500_000 // scale, 5 if chosen.full else 1)
+        if "import" in parts:
+            results["import"] = _import([1_000_000 // scale, *([10_000_000] if chosen.full else [])])
+    finally:
+        _write(results)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--quick", action="store_true", help="a tenth of the recipients, no growth to 500,000")
+    size.add_argument("--quick", action="store_true", help="a tenth of everything")
     size.add_argument("--full", action="store_true", help="five interleaved growth runs, 10,000,000 imported rows")
-    parser.add_argument("--only", choices=["throughput", "stages", "growth", "import"], help="one part of it")
-    arguments = parser.parse_args()
-    scale = 10 if arguments.quick else 1
-    parts: dict[str, Any] = {"machine": _machine()}
-    if arguments.only in (None, "throughput"):
-        parts["throughput"] = _throughput(50_000 // scale)
-    if arguments.only in (None, "stages"):
-        parts["stages"] = _stages(10_000 // scale)
-    if arguments.only in (None, "growth"):
-        parts["growth"] = _growth(10_000, 500_000 // scale, 5 if arguments.full else 1)
-    if arguments.only in (None, "import"):
-        parts["import"] = _import([1_000_000 // scale, *([10_000_000] if arguments.full else [])])
-    _RESULTS.mkdir(exist_ok=True)
-    file = _RESULTS / f"{SystemClock().now():%Y-%m-%d-%H%M%S}.json"
-    file.write_text(json.dumps(parts, indent=1) + "\n", encoding="utf-8")
-    print(f"\nWritten to {file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}.")
+    parser.add_argument("--part", action="append", choices=_PARTS, help="one part of it; may be given several times")
+    parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="one throughput run; the same")
+    parser.add_argument("--recipients", type=int, help="of each throughput run")
+    parser.add_argument("--repeats", type=int, default=1, help="of each throughput run")
+    return parser
 
 
 def _machine() -> dict[str, Any]:
     return {"cores": os.cpu_count(), "python": platform.python_version(), "kernel": platform.release()}
 
 
-def _throughput(recipients: int) -> list[dict[str, Any]]:
-    scenarios = [
-        Scenario("blanks only", recipients),
-        Scenario("with if and for", recipients, logic=True),
-        Scenario("STARTTLS", recipients, tls=True),
-        Scenario("STARTTLS, if and for", recipients, tls=True, logic=True),
-        Scenario("unsigned", recipients, signed=False),
-        Scenario("50 domains", recipients, domains=50),
-        Scenario("20,000 domains, one provider", recipients, domains=min(20_000, recipients)),
-    ]
-    print(f"Throughput, {recipients:,} recipients, durable; ratios to the RSA-2048 signing limit of the same run\n")
-    columns = f"{'scenario':30}{'msg/s':>8}{'limit':>8}{'wall':>7}{'CPU':>7}{'sender':>8}{'front':>7}{'pg':>6}{'recv':>7}{'MB':>5}"
-    print(columns + "   (CPU µs a message; MB of a sender)")
-    results = []
-    for scenario in scenarios:
-        result = run(scenario)
-        results.append(result)
-        cpu = result["cpu_us"]
-        ratio = "-" if result["cpu_ratio"] is None else f"{result['cpu_ratio']:.2f}"
-        print(
-            f"{scenario.name:30}{result['delivered_per_second']:8.0f}{result['signing_limit_per_second']:8}"
-            f"{result['wall_ratio']:7.2f}{ratio:>7}{cpu['senders']:8.0f}{cpu['front']:7.0f}{cpu['postgresql']:6.0f}"
-            f"{cpu['receiver']:7.0f}{result['peak_mb']['sender']:5}   {result['receiver']}"
-        )
-        sys.stdout.flush()
+def _throughput(names: list[str], recipients: int, repeats: int) -> list[dict[str, Any]]:
+    table.print_head()
+    results: list[dict[str, Any]] = []
+    for name in names:
+        repeated = []
+        for _ in range(repeats):
+            repeated.append(run(SCENARIOS[name].sized(recipients)))
+            table.print_run(repeated[-1])
+        if repeats > 1:
+            table.print_repeats(repeated)
+        results += repeated
+    table.print_memory(max(results, key=lambda result: result["peak_mb"]["sender"]))
     return results
-
-
-def _stages(messages: int) -> dict[str, float]:
-    result = asyncio.run(stages.measure(messages))
-    print(
-        "\nOne sender, CPU µs a message by stage: " + ", ".join(f"{name} {cost:.0f}" for name, cost in result.items())
-    )
-    return result
 
 
 def _growth(small: int, large: int, rounds: int) -> dict[str, Any]:
-    """Runs of both sizes in turn; cost a message and peak memory, medians."""
-    runs: dict[int, list[dict[str, Any]]] = {small: [], large: []}
-    for _ in range(rounds):
-        for recipients in (small, large):
-            runs[recipients].append(run(Scenario(f"{recipients:,} recipients", recipients)))
-    summary = {}
-    for recipients, results in runs.items():
-        costs = [sum(r["cpu_us"][role] for role in ("senders", "front", "postgresql")) for r in results]
-        summary[str(recipients)] = {
-            "cpu_us": round(statistics.median(costs), 1),
-            "cpu_us_spread": [round(min(costs), 1), round(max(costs), 1)],
-            "sender_mb": max(r["peak_mb"]["sender"] for r in results),
-            "front_mb": max(r["peak_mb"]["front"] for r in results),
-        }
-    low, high = summary[str(small)], summary[str(large)]
-    ratios = {
-        "cpu": round(high["cpu_us"] / low["cpu_us"], 3),
-        "sender_memory": round(high["sender_mb"] / low["sender_mb"], 3),
-        "front_memory": round(high["front_mb"] / low["front_mb"], 3),
-    }
-    print(f"\nGrowth from {small:,} to {large:,} recipients ({rounds} interleaved): {summary}, ratios {ratios}")
-    return {"runs": summary, "ratios": ratios}
+    table.print_head()
+    result = growth.measure(small, large, rounds, table.print_run)
+    table.print_growth(result)
+    return result
 
 
 def _import(sizes: list[int]) -> list[dict[str, Any]]:
+    """Each size in a process of its own, so that its peak of memory is its own too."""
     results = []
     for rows in sizes:
-        with tempfile.TemporaryDirectory(prefix="posthouse-bench-") as folder:
-            Path(folder).chmod(0o755)
-            results.append(asyncio.run(import_rate.measure(rows, Path(folder))))
-        print(f"\nImport: {results[-1]}")
+        command = [sys.executable, "-m", "bench.import_rate", str(rows)]
+        result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        table.print_import(result)
+        results.append(result)
     return results
+
+
+def _write(results: dict[str, Any]) -> None:
+    _RESULTS.mkdir(exist_ok=True)
+    file = _RESULTS / f"{SystemClock().now():%Y-%m-%d-%H%M%S}.json"
+    file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(f"\nWritten to {file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}.")
 
 
 if __name__ == "__main__":

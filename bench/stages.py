@@ -1,107 +1,128 @@
-"""What a message costs in one sender, stage by stage: the real functions with a clock around them, the sum of the process beside it."""
+"""What a message costs, stage by stage: one sender in this process, the real functions with clocks around them.
+
+Everything is queued before the sender starts, so PostgreSQL's time can be told apart by what it was used for: launch, send, count.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import uvloop
+
+from bench import processes
+from bench.clocks import Clocks
+from bench.letters import draft
+from bench.product import data_directory, environment, fill
 from bench.receiver import receiver
-from bench.run import Scenario, _campaign, _fill
-from posthouse import accounts
-from posthouse.app import open_app
+from bench.run import Unaccounted
+from bench.scenarios import Scenario
+from posthouse import analytics, campaigns, delivery, queue
+from posthouse.accounts import MAIN_WORKSPACE
+from posthouse.app import App, open_app
 from posthouse.composing import Composer
 from posthouse.data_directory import DataDirectory
+from posthouse.delivery.exchange import Exchange
 from posthouse.delivery.session import Session
-from posthouse.flows import deliver as deliver_flow
-from posthouse.flows import settle as settle_flow
+from posthouse.flows import settle as settling
+from posthouse.flows.composing_desk import Desk
+from posthouse.flows.deliver import deliver
 from posthouse.flows.launch import launch
+from posthouse.flows.plan import Order, preflight, start_campaign
 from posthouse.flows.tell import tell
 from posthouse.mail.dkim import DkimSigner
+from posthouse.queue import Journal
 from posthouse.settings import load_settings
 
-
-class _Clocks:
-    """CPU time of one thread inside named functions; an inner stage is not counted for the outer one."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._inner = [0.0]
-
-    def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function with its own CPU time counted under `name`."""
-
-        def timed(*arguments: Any, **named: Any) -> Any:
-            self._inner.append(0.0)
-            began = time.thread_time()
-            try:
-                return function(*arguments, **named)
-            finally:
-                used = time.thread_time() - began
-                self.seconds[name] += used - self._inner.pop()
-                self._inner[-1] += used
-
-        return timed
+_SENDER_CONNECTIONS = 4
+_LOOK_SECONDS = 0.05
+_FUNCTIONS = (
+    ("sign", DkimSigner, "sign_digest"),
+    ("fill", Composer, "compose"),
+    ("wire", Session, "data_received"),
+    ("judge", delivery, "judge"),
+    ("journal", Journal, "note"),
+    ("journal", Journal, "sync"),
+    ("offer", Exchange, "offer"),
+)
+_COROUTINES = (("claim", queue, "claim"), ("route", Desk, "jobs"), ("settle", settling, "settle"))
 
 
-async def measure(messages: int) -> dict[str, float]:
-    """CPU microseconds a message: sign, fill (compose without the signature), wire (session without composing), rest, PostgreSQL apart."""
+def measure(messages: int) -> dict[str, Any]:
+    """CPU microseconds a message: `sender` by stage with its sum, `postgresql` by use; `clock` is what the clocks themselves cost."""
     scenario = Scenario("stages", messages)
-    clocks = _Clocks()
-    patched: list[tuple[Any, str, Callable[..., Any]]] = [
-        (DkimSigner, "sign_digest", DkimSigner.sign_digest),
-        (Composer, "compose", Composer.compose),
-        (Session, "data_received", Session.data_received),
-        (settle_flow.Settler, "note", settle_flow.Settler.note),
-    ]
-    names = {"sign_digest": "sign", "compose": "fill", "data_received": "wire", "note": "note"}
-    for owner, name, function in patched:
-        setattr(owner, name, clocks.around(names[name], function))
-    try:
-        with tempfile.TemporaryDirectory(prefix="posthouse-bench-") as folder:
-            Path(folder).chmod(0o755)
-            directory = DataDirectory(Path(folder) / "data")
-            directory.create()
-            accounts.create_key(directory.key_file)
-            with receiver(Path(folder) / "sandbox", 1, tls=False) as sink:
-                total = await _one_sender(directory, scenario, sink)
-    finally:
-        for owner, name, function in patched:
-            setattr(owner, name, function)
-    costs = {name: seconds / messages * 1e6 for name, seconds in clocks.seconds.items()}
-    costs["claim, settle and loop"] = total / messages * 1e6 - sum(costs.values())
-    return {name: round(cost, 1) for name, cost in costs.items()}
+    with data_directory() as (directory, beside), receiver(beside, scenario) as sink:
+        settings = load_settings(directory.settings_file, environment(sink))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_measure(directory, settings, scenario))
 
 
-async def _one_sender(directory: DataDirectory, scenario: Scenario, sink: Any) -> float:
-    """CPU seconds of this process for the sending alone."""
-    environment = {
-        **os.environ,
-        "POSTHOUSE_DNS_NAMESERVERS": f"127.0.0.1:{sink.dns_port}",
-        "POSTHOUSE_DELIVERY_PORT": str(sink.smtp_port),
-        "POSTHOUSE_DELIVERY_ALLOW_PRIVATE_ADDRESSES": "true",
-        "POSTHOUSE_DELIVERY_MESSAGES_PER_CONNECTION": "1000",
-        "POSTHOUSE_SENDER_POSTAL_ADDRESS": "1 Coach Road, Sampletown",
+async def _measure(directory: DataDirectory, settings: Any, scenario: Scenario) -> dict[str, Any]:
+    clocks = Clocks()
+    async with open_app(directory, settings, connections=_SENDER_CONNECTIONS) as app:
+        chosen = await fill(app, scenario)
+        server = {"postgresql": processes.keeper_of(directory.path / "postgres")}
+        checked = await preflight(app, Order(MAIN_WORKSPACE, "Stages", chosen, draft(logic=False)))
+        campaign_id = await start_campaign(app, checked)
+        marks = [_cpu(server)]
+        while await launch(app):
+            pass
+        marks.append(_cpu(server))
+        with clocks.patched(*_FUNCTIONS, coroutines=_COROUTINES):
+            used = await _deliver(app)
+        marks.append(_cpu(server))
+        while await tell(app):
+            pass
+        marks.append(_cpu(server))
+        campaign = await campaigns.find_campaign(app.db, str(campaign_id))
+        funnel = await analytics.funnel_of(app.db, MAIN_WORKSPACE, campaign.campaign_id)
+    if funnel.total.delivered != scenario.recipients:
+        raise Unaccounted(f"{funnel.total.delivered} of {scenario.recipients} were delivered to.")
+    by_stage = dict(clocks.seconds)
+    each = 1e6 / scenario.recipients
+    sender = {stage: round(seconds * each, 1) for stage, seconds in by_stage.items()}
+    sender["loop and the rest"] = round((used - sum(by_stage.values())) * each, 1)
+    uses = ("launch", "claim and settle", "count")
+    return {
+        "messages": scenario.recipients,
+        "sender": sender,
+        "sender_sum": round(used * each, 1),
+        "clock": round(_clock_cost() * sum(clocks.calls.values()) * each, 1),
+        "postgresql": {
+            use: round((after - before) * each, 1) for use, before, after in zip(uses, marks, marks[1:], strict=False)
+        },
     }
-    async with open_app(directory, load_settings(directory.settings_file, environment), connections=8) as app:
-        await _fill(app, scenario)
-        stop = asyncio.Event()
 
-        async def loops() -> None:
-            while not stop.is_set():
-                if not (await launch(app) or await tell(app)):
-                    await asyncio.sleep(0.05)
 
-        began = time.process_time()
-        sender = asyncio.create_task(deliver_flow.deliver(app, 0, 1, stop))
-        looping = asyncio.create_task(loops())
-        await _campaign(app, scenario)
-        used = time.process_time() - began
-        stop.set()
-        await asyncio.gather(sender, looping)
-        return used
+async def _deliver(app: App) -> float:
+    """Run a sender until the queue is empty; CPU seconds of this process, its threads included."""
+    stop = asyncio.Event()
+    began = time.process_time()
+    sender = asyncio.create_task(deliver(app, 0, 1, stop))
+    while not sender.done() and await _waiting(app):
+        await asyncio.sleep(_LOOK_SECONDS)
+    used = time.process_time() - began
+    stop.set()
+    await sender
+    return used
+
+
+async def _waiting(app: App) -> bool:
+    async with app.db.acquire() as connection:
+        return await queue.next_due(connection, sandbox=False) is not None
+
+
+def _cpu(server: dict[str, int]) -> float:
+    return processes.read(server)["postgresql"].cpu_seconds
+
+
+def _clock_cost() -> float:
+    """Seconds that one pair of clock readings takes."""
+    clocks = Clocks()
+    nothing = clocks.around("nothing", lambda: None)
+    count = 20_000
+    began = time.thread_time()
+    for _ in range(count):
+        nothing()
+    return (time.thread_time() - began) / count
