@@ -221,7 +221,7 @@ def _show_preflight(checked: Preflight, *, json: bool) -> None:
         )
         return
     say(
-        f"{checked.recipients:,} recipients, {len(checked.compiled.links)} tracked links, {checked.compiled.html_bytes:,} bytes of HTML."
+        f"Recipients: {checked.recipients:,}; {len(checked.compiled.links)} tracked links, {checked.compiled.html_bytes:,} bytes of HTML."
     )
     for sentence in checked.blockers:
         say(f"Blocked: {sentence}")

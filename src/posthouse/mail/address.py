@@ -56,8 +56,8 @@ def _parse_unusual(text: str) -> Address:
     local, at, domain = text.rpartition("@")
     if not at:
         raise AddressWrong(f"“{shown}” has no @.")
-    if not local:
-        raise AddressWrong(f"“{shown}” has nothing before the @.")
+    if not local or not domain:
+        raise AddressWrong(f"“{shown}” has nothing {'before' if not local else 'after'} the @.")
     if len(local.encode("utf-8", "replace")) > _LOCAL_OCTETS:
         raise AddressWrong(f"The part before @ in “{shown}” is longer than 64 bytes.")
     if not _UTF8_LOCAL.match(local):
