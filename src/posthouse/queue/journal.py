@@ -5,8 +5,8 @@ between tells the database when it comes back, and sends nothing twice that it h
 
 Segments are preallocated files, mapped into memory: a note is a copy into the page cache, which survives kill -9; `sync` makes it
 survive the machine as well. One segment is kept in reserve, so that what is in flight can be written even when the disk is full;
-then `is_full` says so and the sender claims nothing more. Record: length (4 bytes), CRC-32 (4), number (8), msgpack Outcome.
-A length of zero ends a segment.
+then `is_full` says so and the sender claims nothing more. Record: length (4 bytes), CRC-32 of number and outcome (4),
+number (8), msgpack Outcome. A length of zero ends a segment.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Journal:
         start = self._position + _HEAD.size
         self._map[start:end] = payload
         # The head goes last: a record whose head is there is whole.
-        self._map[self._position : start] = _HEAD.pack(len(payload), zlib.crc32(payload), number)
+        self._map[self._position : start] = _HEAD.pack(len(payload), _checksum(number, payload), number)
         self._position = end
         return number
 
@@ -152,17 +152,22 @@ class Journal:
 
     def _allocate_reserve(self) -> None:
         path = self._directory / "reserve"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            os.posix_fallocate(descriptor, 0, self._segment_bytes)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, self._segment_bytes)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            path.unlink()
+            path.unlink(missing_ok=True)
             return
-        finally:
-            os.close(descriptor)
         self._reserve = path
+
+
+def _checksum(number: int, payload: bytes) -> int:
+    return zlib.crc32(payload, (number ^ number >> 32) & 0xFFFFFFFF)
 
 
 def _first_number(segment: Path) -> int:
@@ -176,7 +181,7 @@ def _records(segment: Path) -> Iterator[tuple[int, bytes]]:
         length, checksum, number = _HEAD.unpack_from(data, position)
         start = position + _HEAD.size
         payload = data[start : start + length]
-        if length == 0 or zlib.crc32(payload) != checksum:
+        if length == 0 or _checksum(number, payload) != checksum:
             return
         yield number, payload
         position = start + length
