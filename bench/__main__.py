@@ -17,7 +17,7 @@ from typing import Any
 
 from bench import growth, stages, table
 from bench.product import MESSAGES_PER_CONNECTION
-from bench.run import run
+from bench.run import LIMIT_SECONDS, run
 from bench.scenarios import SCENARIOS
 from posthouse.clock import SystemClock
 
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if "throughput" in parts:
             names = chosen.scenario or list(SCENARIOS)
-            results["throughput"] = _throughput(names, chosen.recipients or 50_000 // scale, chosen.repeats)
+            results["throughput"] = _throughput(names, chosen.recipients or 50_000 // scale, chosen)
         if "stages" in parts:
             results["stages"] = stages.measure(20_000 // scale)
             table.print_stages(results["stages"])
@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="one throughput run; the same")
     parser.add_argument("--recipients", type=int, help="of each throughput run")
     parser.add_argument("--repeats", type=int, default=1, help="of each throughput run")
+    parser.add_argument(
+        "--limit-seconds", type=float, default=LIMIT_SECONDS, help="of each measurement of the signing limit"
+    )
     return parser
 
 
@@ -65,15 +68,15 @@ def _machine() -> dict[str, Any]:
     return {"cores": os.cpu_count(), "python": platform.python_version(), "kernel": platform.release()}
 
 
-def _throughput(names: list[str], recipients: int, repeats: int) -> list[dict[str, Any]]:
+def _throughput(names: list[str], recipients: int, chosen: argparse.Namespace) -> list[dict[str, Any]]:
     table.print_head()
     results: list[dict[str, Any]] = []
     for name in names:
         repeated = []
-        for _ in range(repeats):
-            repeated.append(run(SCENARIOS[name].sized(recipients)))
+        for _ in range(chosen.repeats):
+            repeated.append(run(SCENARIOS[name].sized(recipients), chosen.limit_seconds))
             table.print_run(repeated[-1])
-        if repeats > 1:
+        if chosen.repeats > 1:
             table.print_repeats(repeated)
         results += repeated
     table.print_memory(max(results, key=lambda result: result["peak_mb"]["sender"]))

@@ -26,7 +26,7 @@ LIMIT_SECONDS = 3.0
 _LOOK_SECONDS = 0.1
 # Whose work delivering is; what the receiver and the DNS server use is theirs.
 OWN_ROLES = ("supervisor", "front", "sender", "render child", "postgresql")
-_STILL_SECONDS = 60.0
+STILL_SECONDS = 60.0
 
 
 class Unaccounted(Exception):
@@ -69,13 +69,13 @@ def run(scenario: Scenario, limit_seconds: float = LIMIT_SECONDS) -> dict[str, A
     }
 
 
-def send(scenario: Scenario, directory: DataDirectory, sink: Receiver) -> Spent:
-    """Send a campaign to a receiver, and account for everybody. Raises Unaccounted."""
+def send(scenario: Scenario, directory: DataDirectory, sink: Receiver, still_seconds: float = STILL_SECONDS) -> Spent:
+    """Send a campaign to a receiver, and account for everybody. still_seconds: how long nothing may move. Raises Unaccounted."""
+    return asyncio.run(_send(scenario, directory, sink, still_seconds))
+
+
+async def _send(scenario: Scenario, directory: DataDirectory, sink: Receiver, still_seconds: float) -> Spent:
     settings = environment(sink)
-    return asyncio.run(_send(scenario, directory, sink, settings))
-
-
-async def _send(scenario: Scenario, directory: DataDirectory, sink: Receiver, settings: dict[str, str]) -> Spent:
     async with open_app(directory, load_settings(directory.settings_file, settings)) as app:
         chosen = await fill(app, scenario)
         checked = await preflight(app, Order(MAIN_WORKSPACE, "Bench", chosen, draft(logic=scenario.logic)))
@@ -84,7 +84,7 @@ async def _send(scenario: Scenario, directory: DataDirectory, sink: Receiver, se
             processes.wait_until_quiet(roots)
             used, machine = processes.read(roots), processes.machine_seconds()
             began = app.clock.now()
-            campaign = await _finished(app, await start_campaign(app, checked))
+            campaign = await _finished(app, await start_campaign(app, checked), still_seconds)
             now, machine_now = processes.read(roots), processes.machine_seconds()
         delivered = await _delivered(app, campaign)
     received = sink.received(scenario.recipients)
@@ -125,7 +125,7 @@ def _spent(
     )
 
 
-async def _finished(app: App, campaign_id: int) -> Campaign:
+async def _finished(app: App, campaign_id: int, still_seconds: float) -> Campaign:
     """The campaign once its last recipient is accounted for. Raises Unaccounted when nothing moves any more."""
     moved, count = time.monotonic(), -1
     while True:
@@ -135,7 +135,7 @@ async def _finished(app: App, campaign_id: int) -> Campaign:
         final = await analytics.final_count(app.db, MAIN_WORKSPACE, campaign_id)
         if final.count != count:
             moved, count = time.monotonic(), final.count
-        elif time.monotonic() - moved > _STILL_SECONDS:
+        elif time.monotonic() - moved > still_seconds:
             raise Unaccounted(f"{count} of {campaign.queued} recipients are accounted for, and nothing moves any more.")
         await asyncio.sleep(_LOOK_SECONDS)
 
