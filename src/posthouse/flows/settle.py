@@ -43,6 +43,8 @@ async def settle(app: App, outcomes: Sequence[Outcome], slot: int, number: int) 
         for outcome in outcomes:
             known = outcome.status.is_final and outcome.message_id not in live
             (late if known else news).append(_event(outcome))
+            if outcome.status.is_final:
+                live.discard(outcome.message_id)  # a second final outcome in the same batch comes too late as well
         await ledger.record(connection, news)
         await ledger.record_late(connection, late)
         await reputation.suppress(connection, [_suppression(o) for o in outcomes if _suppresses(o)])
