@@ -2,7 +2,8 @@
 -- Take the cursor of a reader, and find how far the ledger may be read: below the oldest transaction that is still open.
 insert into ledger_cursors (reader, read_until) values ($1, '0')
 on conflict (reader) do update set read_until = ledger_cursors.read_until -- locks the row, so one reader counts at a time
-returning read_until::text as read_from, pg_snapshot_xmin(pg_current_snapshot())::text as read_to;
+-- A reader that had to wait for another looks from an older moment, and must not go back.
+returning read_until::text as read_from, greatest(read_until, pg_snapshot_xmin(pg_current_snapshot()))::text as read_to;
 
 -- name: next_stop
 -- The transaction at which a reading of about $3 lines may stop.
@@ -15,10 +16,14 @@ offset $3 limit 1;
 -- name: count_news
 -- Add the lines between two transactions to the counts.
 insert into campaign_counts as c (workspace_id, campaign_id, site_id, kind, class, count, first_at, last_at)
-select workspace_id, campaign_id, site_id, kind, coalesce(detail ->> 'class', ''), count(*), min(at), max(at)
-from ledger
-where written_by >= $1::text::xid8 and written_by < $2::text::xid8
-group by workspace_id, campaign_id, site_id, kind, coalesce(detail ->> 'class', '')
+select workspace_id, campaign_id, site_id, kind, class, count(*), min(at), max(at)
+from (
+    -- What was suppressed has a cause in the place of a bounce's class.
+    select *, coalesce(detail ->> 'class', case kind when 'suppressed' then detail ->> 'rule' end, '') as class
+    from ledger
+    where written_by >= $1::text::xid8 and written_by < $2::text::xid8
+) news
+group by workspace_id, campaign_id, site_id, kind, class
 order by workspace_id, campaign_id, site_id, kind, 5
 on conflict (workspace_id, campaign_id, site_id, kind, class) do update
 set count = c.count + excluded.count, first_at = least(c.first_at, excluded.first_at), last_at = greatest(c.last_at, excluded.last_at);
