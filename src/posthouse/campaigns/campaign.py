@@ -93,7 +93,7 @@ async def create_campaign(connection: Connection | Pool, new: NewCampaign, at: d
 
 
 async def find_campaign(connection: Connection | Pool, text: str) -> Campaign:
-    """The campaign of an id or a name; of several rehearsals of one name the newest. Raises Refused when there is none."""
+    """The campaign of an id or a name; a real one before a rehearsal of the same name. Raises Refused when there is none."""
     row = await connection.fetchrow(_SQL["find"], int(text)) if text.isdigit() and len(text) < 19 else None
     row = row or await connection.fetchrow(_SQL["find_by_name"], text)
     if row is None:

@@ -14,12 +14,13 @@ from campaigns c join workspaces w on w.workspace_id = c.workspace_id
 where c.campaign_id = $1;
 
 -- name: find_by_name
--- Campaigns of a name, in any workspace.
+-- Campaigns of a name, in any workspace; a real one before its rehearsals.
 select c.workspace_id, c.campaign_id, c.name, c.list_id, c.state, c.from_address, c.subject, c.created_at, c.launch_after,
        c.launch_until, c.launched_at, c.queued, c.finished_at, w.sandbox
 from campaigns c join workspaces w on w.workspace_id = c.workspace_id
 where c.name = $1
-order by c.campaign_id desc;
+order by w.sandbox, c.campaign_id desc
+limit 1;
 
 -- name: list
 -- All campaigns, newest first.
