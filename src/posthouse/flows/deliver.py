@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import structlog
+from msgspec import structs
 
 from posthouse import delivery, queue
 from posthouse.app import App
@@ -18,7 +19,7 @@ from posthouse.delivery.session import SessionTimes
 from posthouse.flows.composing_desk import Desk
 from posthouse.flows.settle import Settler, open_journal, prune_journal, replay
 from posthouse.flows.wake import QUEUE_CHANNEL
-from posthouse.model.outcomes import Reaction
+from posthouse.model.outcomes import Reaction, Verdict
 from posthouse.queue import DueLane, LaneRoom
 from posthouse.reputation import RecentSuppressions
 
@@ -124,19 +125,24 @@ class _Sender:
     def _answered(self, job: Job, answer: Answer) -> None:
         app = self._app
         outcome, verdict = delivery.judge(job.copy, answer, app.rules, app.schedule, app.now_us(), app.chance)
+        # The lane has the site that DNS named at launch, or none when it did not answer then.
+        sites = {job.copy.site_id, job.route.site_id}
+        if len(sites) > 1:
+            outcome = structs.replace(outcome, site_id=job.route.site_id)
         self._settler.note(outcome)
         if verdict is not None and verdict.reaction in _REST_SECONDS:
-            seconds = verdict.hold_seconds or _REST_SECONDS[verdict.reaction]
-            until = app.clock.now() + timedelta(seconds=seconds)
-            self._exchange.rest(outcome.site_id, "site-resting")
-            task = asyncio.create_task(
-                delivery.start_rest(
-                    app.db, outcome.site_id, until, verdict.bounce_class.value, f"{outcome.code} {outcome.text}"
-                )
-            )
-            self._rests.add(task)
-            task.add_done_callback(self._rests.discard)
-            self._lanes = [lane for lane in self._lanes if lane.site_id != outcome.site_id]
+            for site_id in sites:
+                self._rest(site_id, verdict, f"{outcome.code} {outcome.text}")
+
+    def _rest(self, site_id: int, verdict: Verdict, reply: str) -> None:
+        """Let a site rest: at once here, and within a second at the other senders."""
+        app = self._app
+        until = app.clock.now() + timedelta(seconds=verdict.hold_seconds or _REST_SECONDS[verdict.reaction])
+        self._exchange.rest(site_id, "site-resting")
+        self._lanes = [lane for lane in self._lanes if lane.site_id != site_id]
+        task = asyncio.create_task(delivery.start_rest(app.db, site_id, until, verdict.bounce_class.value, reply))
+        self._rests.add(task)
+        task.add_done_callback(self._rests.discard)
 
     def _put_back(self, jobs: Sequence[Job], reason: str) -> None:
         self._settler.put_back([job.copy for job in jobs], reason)
