@@ -16,16 +16,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 import msgspec
 
 from bench import fault_processes as processes
 from bench.fault_journal import Journals
-from posthouse import accounts, audience, queue
+from posthouse import accounts, audience
 from posthouse.accounts import REHEARSAL_WORKSPACE
 from posthouse.app import App, open_app
 from posthouse.clock import JumpingClock
@@ -34,23 +32,16 @@ from posthouse.data_directory import DataDirectory
 from posthouse.db import named_sql
 from posthouse.db.server import EmbeddedServer
 from posthouse.flows.plan import Order, preflight, start_campaign
-from posthouse.flows.wake import wake_senders
 from posthouse.sandbox import People, Plan, Record, Sandbox
 from posthouse.sandbox import start as start_sandbox
 from posthouse.settings import load_settings
 
 SQL = named_sql.load("bench", "fault_queries.sql")
-DATABASE_TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+DATABASE_TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
 SENDER_DOMAIN = "faults.example"
 _ROOT = Path(__file__).parents[1]
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 60.0
-_LOOK_SECONDS = 0.03
-# How long all must stand still before the clock jumps: a dead sender's claims look like work, so their stillness must be long.
-_STILL_SECONDS = 0.12
-STILL_SECONDS_WITH_CLAIMS = 2.5
-_SLACK = timedelta(minutes=5)
-STUCK_SECONDS = 90.0
 _decode_record = msgspec.json.Decoder(Record).decode
 
 _HTML = "<html><body><h1>Hello {{ first_name }}</h1>" + (
@@ -82,10 +73,12 @@ class Round:
 class House:
     """One data directory and everything that runs in it."""
 
-    def __init__(self, directory: DataDirectory, sandbox: Sandbox, environment: dict[str, str], app: App) -> None:
+    # The watcher's own, as soon as there is a database.
+    app: App
+
+    def __init__(self, directory: DataDirectory, sandbox: Sandbox, environment: dict[str, str]) -> None:
         self.directory = directory
         self.sandbox = sandbox
-        self.app = app
         self.journals = Journals(directory.path / "journal")
         self.starts = 0
         self._environment = environment
@@ -226,57 +219,6 @@ class House:
         """Recipients with a final outcome."""
         return int(await self.app.db.fetchval(SQL["finals"], current.campaign_id))
 
-    async def finish(
-        self, current: Round, *, patience: float = STILL_SECONDS_WITH_CLAIMS, stuck: float = STUCK_SECONDS
-    ) -> None:
-        """Let the campaign end, moving the clock whenever nothing is under way. Raises Stuck after `stuck` seconds.
-
-        patience: how many seconds claimed messages must stand still to count as those of a dead sender.
-        """
-        clock = self.app.clock
-        assert isinstance(clock, JumpingClock)
-        changed, state = time.monotonic(), ()
-        moved = time.monotonic()
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            try:
-                seen, claimed, moment, is_done = await self._look(current)
-                if is_done:
-                    return
-            except DATABASE_TROUBLE:
-                seen, claimed, moment = ("the database does not answer",), 0, None
-            if seen != state:
-                changed, state = time.monotonic(), seen
-                moved = changed
-            still = time.monotonic() - changed
-            if time.monotonic() - moved > stuck:
-                raise Stuck(f"Nothing has moved for {stuck:.0f} s: {seen}.")
-            if moment is not None and still > (patience if claimed else _STILL_SECONDS):
-                clock.jump_to(moment + _SLACK)
-                with suppress(*DATABASE_TROUBLE):
-                    await wake_senders(self.app)
-                changed = time.monotonic()
-
-    async def _look(self, current: Round) -> tuple[tuple[Any, ...], int, datetime | None, bool]:
-        """(all that changes when something moves, rows claimed, the next due moment when nothing is due, whether all is done)."""
-        now = self.app.clock.now()
-        status = self.sandbox.status()
-        async with self.app.db.acquire() as connection:
-            launch = await connection.fetchrow(SQL["launch"], current.campaign_id)
-            waiting = await connection.fetchrow(SQL["waiting"], current.campaign_id, now)
-            due = await queue.next_due(connection, sandbox=True)
-        unsettled = await self.unsettled()
-        finals = await self.finals(current)
-        assert launch is not None
-        assert waiting is not None
-        seen = (*launch.values(), *waiting.values(), finals, unsettled, due, status.accepted, status.refused)
-        is_done = launch["launched"] and not waiting["queued"] and finals >= launch["queued"] and not unsettled
-        acts = None if status.next_due is None else datetime.fromtimestamp(status.next_due / 1_000_000, UTC)
-        under_way = not launch["launched"] or unsettled or status.in_flight
-        moments = [each for each in (due, acts) if each is not None]
-        is_due = any(each <= now for each in moments)
-        return seen, waiting["claimed"], None if under_way or is_due or not moments else min(moments), is_done
-
 
 def start_host(house: House) -> bool:
     """For a thread: the host's first line takes a second or two."""
@@ -299,7 +241,6 @@ async def open_house(
     """A fresh house at `path`, running; everything in it is stopped and, unless `keep`, removed in the end.
 
     prepare: called when the data directory is there and nothing runs yet.
-
     settings: POSTHOUSE_… variables; domains, providers, withhold, rate_scale: as in the sandbox's plan.
     """
     directory = DataDirectory(path)
@@ -322,38 +263,39 @@ async def open_house(
         rate_scale=rate_scale,
     )
     with start_sandbox(plan) as sandbox:
-        environment = {
-            **os.environ,
-            "POSTHOUSE_DNS_NAMESERVERS": f"127.0.0.1:{sandbox.ready.dns_port}",
-            "POSTHOUSE_DELIVERY_PORT": str(sandbox.ready.smtp_port),
-            "POSTHOUSE_DELIVERY_ALLOW_PRIVATE_ADDRESSES": "true",
-            "POSTHOUSE_DELIVERY_LIFE_HOURS": "6",
-            "POSTHOUSE_PUBLIC_URL": f"https://mail.{SENDER_DOMAIN}",
-            "POSTHOUSE_PUBLIC_LISTEN": f"127.0.0.1:{_free_port()}",
-            "POSTHOUSE_INBOUND_LISTEN": smtp,
-            "POSTHOUSE_SENDER_POSTAL_ADDRESS": "1 Coach Road, 12345 Sampletown",
-            "POSTHOUSE_JOURNAL_SEGMENT_MEGABYTES": "1",
-            "POSTHOUSE_LOG_LEVEL": "info",
-            **(settings or {}),
-        }
-        house: House | None = None
+        environment = {**os.environ, **_settings(sandbox, smtp), **(settings or {})}
+        house = House(directory, sandbox, environment)
         try:
             # The first start makes the cluster; the watcher's own connections come after it.
-            starter = House(directory, sandbox, environment, app=None)  # type: ignore[arg-type]
-            await starter.start()
-            house = starter
+            await house.start()
             watcher = {**environment, "POSTHOUSE_DATABASE_URL": EmbeddedServer(directory.path).url}
-            async with open_app(directory, load_settings(directory.settings_file, watcher), sandbox=True) as app:
-                house.app = app
-                async with app.db.acquire() as connection, connection.transaction():
-                    await accounts.add_domain(connection, REHEARSAL_WORKSPACE, SENDER_DOMAIN, app.key, app.clock.now())
-                try:
-                    yield house
-                finally:
-                    house.stop()
+            async with open_app(directory, load_settings(directory.settings_file, watcher), sandbox=True) as house.app:
+                await _register(house.app)
+                yield house
         finally:
-            if house is not None and not keep:
+            house.stop()
+            if not keep:
                 await asyncio.to_thread(_clear, directory)
+
+
+async def _register(app: App) -> None:
+    async with app.db.acquire() as connection, connection.transaction():
+        await accounts.add_domain(connection, REHEARSAL_WORKSPACE, SENDER_DOMAIN, app.key, app.clock.now())
+
+
+def _settings(sandbox: Sandbox, smtp: str) -> dict[str, str]:
+    """POSTHOUSE_… variables of a house in this sandbox; smtp: where its SMTP door opens."""
+    return {
+        "POSTHOUSE_DNS_NAMESERVERS": f"127.0.0.1:{sandbox.ready.dns_port}",
+        "POSTHOUSE_DELIVERY_PORT": str(sandbox.ready.smtp_port),
+        "POSTHOUSE_DELIVERY_ALLOW_PRIVATE_ADDRESSES": "true",
+        "POSTHOUSE_DELIVERY_LIFE_HOURS": "6",
+        "POSTHOUSE_PUBLIC_URL": f"https://mail.{SENDER_DOMAIN}",
+        "POSTHOUSE_PUBLIC_LISTEN": f"127.0.0.1:{_free_port()}",
+        "POSTHOUSE_INBOUND_LISTEN": smtp,
+        "POSTHOUSE_SENDER_POSTAL_ADDRESS": "1 Coach Road, 12345 Sampletown",
+        "POSTHOUSE_JOURNAL_SEGMENT_MEGABYTES": "1",
+    }
 
 
 def _clear(directory: DataDirectory) -> None:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -19,9 +17,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from bench import fault_processes as processes
+from bench.fault_conduct import finish
+from bench.fault_disk import Disk
 from bench.fault_house import DATABASE_TROUBLE, SQL, House, Round, Stuck, open_house
 from bench.fault_judge import Judgement, judge
-from posthouse.data_directory import DataDirectory
 from posthouse.db.server import EmbeddedServer
 from posthouse.sandbox import publish
 
@@ -51,7 +50,7 @@ async def play(name: str, place: Path) -> SceneResult:
 
 async def _disk_full(place: Path) -> SceneResult:
     """The journal's disk fills: claiming stops, what is in flight is written down, and room lets it go on by itself."""
-    disk = _Disk()
+    disk = Disk()
     settings = {"POSTHOUSE_DELIVERY_SENDERS": "1"}
     try:
         async with open_house(place, settings=settings, domains=_PLAIN, prepare=disk.make) as house:
@@ -61,7 +60,7 @@ async def _disk_full(place: Path) -> SceneResult:
             judged_early = await judge(house, current, None)
             known = sum(1 for line in judged_early.unexplained if "never heard" in line)
             disk.widen(house)
-            await house.finish(current)
+            await finish(house, current)
             judgement = await judge(house, current, None)
     finally:
         disk.remove()
@@ -76,7 +75,7 @@ async def _disk_full(place: Path) -> SceneResult:
 
 async def _disk_full_restart(place: Path) -> SceneResult:
     """A sender dies while the journal's disk is full: Posthouse must wait for room, not give up."""
-    disk = _Disk()
+    disk = Disk()
     settings = {"POSTHOUSE_DELIVERY_SENDERS": "1"}
     try:
         async with open_house(place, settings=settings, domains=_PLAIN, prepare=disk.make) as house:
@@ -88,7 +87,7 @@ async def _disk_full_restart(place: Path) -> SceneResult:
             survived = house.is_up
             disk.widen(house)
             starts = 0 if survived else await house.start()
-            await house.finish(current)
+            await finish(house, current)
             judgement = await judge(house, current, None)
     finally:
         disk.remove()
@@ -119,9 +118,9 @@ async def _stall(place: Path) -> SceneResult:
         while not (await _waiting(house, stalled))[1]:
             await asyncio.sleep(0.05)
         others = await house.send("others", 2_000, list(_PLAIN))
-        await house.finish(others, patience=600.0)
+        await finish(house, others, patience=600.0)
         open_when_done = (await _waiting(house, stalled))[0]
-        await house.finish(stalled, patience=600.0)
+        await finish(house, stalled, patience=600.0)
         kinds, rules = await _kinds(house, stalled)
         judgement = await judge(house, others, None)
         ended = await judge(house, stalled, None)
@@ -147,7 +146,7 @@ async def _dns(place: Path) -> SceneResult:
             kinds, rules = await _kinds(house, current)
         early = dict(kinds)
         publish(house.directory.sandbox, (), dict.fromkeys(fates, "plain"))
-        await house.finish(current, patience=600.0)
+        await finish(house, current, patience=600.0)
         judgement = await judge(house, current, None)
         kinds, _ = await _kinds(house, current)
         suppressed = await house.app.db.fetchval(SQL["suppressed"], current.prefix)
@@ -174,7 +173,7 @@ async def _postgres_gone(place: Path) -> SceneResult:
             answered = house.taken(current) - taken
         finally:
             os.kill(keeper, signal.SIGCONT)
-        await house.finish(current)
+        await finish(house, current)
         judgement = await judge(house, current, None)
     return SceneResult(
         "postgres-gone",
@@ -193,12 +192,12 @@ async def _keeper_gone(place: Path) -> SceneResult:
         processes.kill([keeper])
         restarted = ""
         try:
-            await house.finish(current, stuck=40.0)
+            await finish(house, current, stuck=40.0)
         except Stuck:
             restarted = "POSTHOUSE STOOD STILL until it was started anew; "
             house.kill_all()
             await house.start()
-            await house.finish(current)
+            await finish(house, current)
         judgement = await judge(house, current, None)
     return SceneResult(
         "keeper-gone",
@@ -218,59 +217,13 @@ async def _sigterm(place: Path) -> SceneResult:
             left, claimed = await _waiting(house, current)
             unsettled = await house.unsettled()
             await house.start()
-        await house.finish(current)
+        await finish(house, current)
         judgement = await judge(house, current, None)
     return SceneResult(
         "sigterm",
         code == 0 and left > 0 and not claimed and not unsettled and judgement.is_clean and not judgement.doubled,
         f"exit code {code} with {left:,} in the queue, {claimed} claimed, {unsettled} unsettled; then {_words(judgement)}",
     )
-
-
-class _Disk:
-    """The small disk of the journals: a tmpfs, or a limit on the size of the sender's files where nothing may be mounted."""
-
-    def __init__(self) -> None:
-        self._mounted: Path | None = None
-
-    @property
-    def kind(self) -> str:
-        """Which of the two it is."""
-        return "tmpfs of 2.5 MB" if self._mounted else "RLIMIT_FSIZE (no right to mount)"
-
-    def make(self, directory: DataDirectory) -> None:
-        """Before anything runs."""
-        folder = directory.path / "journal"
-        folder.mkdir(mode=0o700)
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=2560k,mode=0700", "none", str(folder)],
-            capture_output=True,
-            check=False,
-        )
-        if done.returncode == 0:
-            self._mounted = folder
-
-    def narrow(self, house: House) -> None:
-        """Let the next segment have no room; the limit needs the running sender."""
-        if self._mounted is None:
-            self._limit(house, 2**20 - 1)
-
-    def widen(self, house: House) -> None:
-        """Make room."""
-        if self._mounted is None:
-            self._limit(house, resource.RLIM_INFINITY)
-        else:
-            subprocess.run(["mount", "-o", "remount,size=64m", str(self._mounted)], check=True)
-
-    def remove(self) -> None:
-        """Unmount."""
-        if self._mounted is not None:
-            subprocess.run(["umount", "-l", str(self._mounted)], check=False)
-
-    @staticmethod
-    def _limit(house: House, size: int) -> None:
-        _, hard = resource.prlimit(house.members()["sender-0"], resource.RLIMIT_FSIZE)
-        resource.prlimit(house.members()["sender-0"], resource.RLIMIT_FSIZE, (size, hard))
 
 
 async def _progress(house: House, current: Round, share: float) -> None:

@@ -22,6 +22,7 @@ import uvloop
 from msgspec import Struct
 
 from bench import fault_processes as processes
+from bench.fault_conduct import finish
 from bench.fault_house import House, Round, Stuck, open_house
 from bench.fault_judge import Judgement, Kill, judge
 from bench.fault_points import Point, Sighting, Target, Watcher
@@ -104,7 +105,7 @@ async def play_round(
                 house.reap(members)
                 await asyncio.sleep(chance.uniform(0.0, 0.5))
                 starts = await house.start()
-        await house.finish(current)
+        await finish(house, current)
         judgement = await judge(house, current, kill)
     except Stuck as stuck:
         trouble = str(stuck)
