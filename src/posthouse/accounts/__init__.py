@@ -1,7 +1,7 @@
 """Accounts: workspaces, the master key and what is sealed with it, sending domains and their DKIM keys.
 
-Writes the tables `workspaces`, `master_key_fingerprints`, `sending_domains`, `dkim_keys` and `domain_checks`. A private key leaves this
-room only as a signer.
+Writes the tables `workspaces`, `master_key_fingerprints`, `sending_domains`, `dkim_keys` and `domain_checks`. A private key never
+leaves this room but as a signer.
 """
 
 from posthouse.accounts.domain_check import check_domain

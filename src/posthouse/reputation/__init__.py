@@ -1,7 +1,7 @@
 """Reputation: whom we must not write to any more, and why.
 
-Writes the table `suppressions`. A suppression is written in the transaction that records its cause (answers 14); it is lifted by a
-person only, with a reason.
+Writes the table `suppressions`. A suppression is written in the transaction that records its cause (answers 14). It never
+ends by itself: a person lifts it, with a reason.
 """
 
 from posthouse.reputation.recent import RecentSuppressions
