@@ -134,6 +134,7 @@ def _character(digits: str) -> str:
 
 
 def after_type(value: str) -> str:
+    """The value of a "type; value" field, or all of it where the type is missing (RFC 3464 §2.1.2)."""
     return value.partition(";")[2].strip() if ";" in value else value.strip()
 
 
