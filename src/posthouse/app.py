@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 import socket
 from collections.abc import AsyncIterator
@@ -24,6 +26,8 @@ from posthouse.model.errors import DatabaseUnavailable
 from posthouse.model.ports import Chance, Clock, Resolver
 from posthouse.model.retry import RetrySchedule
 from posthouse.settings import Settings
+
+_GUARD_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,11 @@ class App:
 
 @asynccontextmanager
 async def open_app(
-    directory: DataDirectory, settings: Settings, *, sandbox: bool = False, connections: int = 4
+    directory: DataDirectory, settings: Settings, *, sandbox: bool = False, connections: int = 4, guard: bool = False
 ) -> AsyncIterator[App]:
     """Open the database (starting the embedded server where it is needed), migrate it, and load keys and rules.
+
+    guard: give the embedded server a new keeper whenever the old one is killed; for one process that lives long.
 
     Raises DatabaseUnavailable, KeyWrong or SettingWrong, each with one sentence.
     """
@@ -77,7 +83,11 @@ async def open_app(
         url = settings.database.url
         if not url:
             chosen = Path(settings.database.bin_directory) if settings.database.bin_directory else None
-            url = stack.enter_context(EmbeddedServer(directory.path, bin_directory=chosen)).url
+            server = stack.enter_context(EmbeddedServer(directory.path, bin_directory=chosen))
+            url = server.url
+            if guard:
+                guarding = asyncio.create_task(_guard(server))
+                stack.callback(guarding.cancel)
         await _migrate(url)
         pool = await open_pool(url, size=connections)
         stack.push_async_callback(pool.close)
@@ -105,6 +115,15 @@ async def open_app(
                 life=delivery.life_hours * 3600,
             ),
         )
+
+
+async def _guard(server: EmbeddedServer) -> None:
+    while True:
+        await asyncio.sleep(_GUARD_SECONDS)
+        with contextlib.suppress(
+            OSError, DatabaseUnavailable
+        ):  # tried again in a second; whoever needs the server says so
+            await asyncio.to_thread(server.revive)
 
 
 async def _migrate(url: str) -> None:

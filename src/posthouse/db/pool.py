@@ -13,6 +13,14 @@ from posthouse.model.errors import DatabaseUnavailable
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
+# What a query may raise when the server is gone, restarts, or dies under it; asyncpg's own state machine trips over the last.
+DATABASE_TROUBLE: tuple[type[Exception], ...] = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+
 _SQL = named_sql.load("posthouse.db")
 _OLDEST_SERVER = 150000
 _JSONB_VERSION = b"\x01"

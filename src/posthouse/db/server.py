@@ -66,6 +66,12 @@ class EmbeddedServer:
             os.close(self._users_lock)
             self._users_lock = None
 
+    def revive(self) -> None:
+        """Give the server a new keeper where the old one was killed; blocks until the server answers. Raises DatabaseUnavailable."""
+        locks = self._directory / "locks"
+        with _exclusive(locks / "server"):
+            self._ensure_running(locks, time.monotonic() + _START_SECONDS)
+
     def _join(self) -> None:
         locks = self._directory / "locks"
         locks.mkdir(mode=0o700, exist_ok=True)

@@ -67,6 +67,8 @@ class Session(asyncio.Protocol):
         self._times = times
         self._feed = feed
         self._transport: asyncio.Transport | None = None
+        # The TCP transport, below TLS: uvloop's TLS transport says that nothing is unsent as soon as it has encrypted it.
+        self._wire: asyncio.Transport | None = None
         self._buffer = b""
         self._lines: list[bytes] = []
         self._last_lines: list[bytes] = []
@@ -167,7 +169,7 @@ class Session(asyncio.Protocol):
         if now < self._deadline or self._over:
             return
         if self._in_content is not None and self._unsent:
-            unsent = self.transport.get_write_buffer_size()
+            unsent = self._unsent_bytes()
             if (
                 unsent < self._unsent
             ):  # the peer still reads, if slowly: the block time-out counts from the last progress
@@ -302,7 +304,7 @@ class Session(asyncio.Protocol):
             self._write(content + b".\r\n")
         else:
             self._send(content + b".\r\n", following)
-        self._unsent = self.transport.get_write_buffer_size()
+        self._unsent = self._unsent_bytes()
         self._deadline = time.monotonic() + (self._times.block if self._unsent else self._times.final_dot)
 
     def _content_answered(self, job: Job | None, lines: list[bytes]) -> None:
@@ -337,6 +339,7 @@ class Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The TCP connection, or the TLS one after STARTTLS, stands."""
         self._transport = cast(asyncio.Transport, transport)
+        self._wire = self._wire or self._transport
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection is gone."""
@@ -366,6 +369,9 @@ class Session(asyncio.Protocol):
             else:
                 self._feed.returned(job, failure)
         self._feed.closed(self)
+
+    def _unsent_bytes(self) -> int:
+        return 0 if self._wire is None else self._wire.get_write_buffer_size()
 
     def _write(self, data: bytes) -> None:
         if not self._over:

@@ -13,6 +13,7 @@ from msgspec import structs
 
 from posthouse import delivery, queue
 from posthouse.app import App
+from posthouse.db.pool import DATABASE_TROUBLE
 from posthouse.delivery import Answer, Exchange, ExchangeLimits, Job
 from posthouse.delivery.dial import Dialler, DialRules
 from posthouse.delivery.session import SessionTimes
@@ -20,7 +21,7 @@ from posthouse.flows.composing_desk import Desk
 from posthouse.flows.settle import Settler, open_journal, prune_journal, replay
 from posthouse.flows.wake import QUEUE_CHANNEL
 from posthouse.model.outcomes import Reaction, Verdict
-from posthouse.queue import DueLane, LaneRoom
+from posthouse.queue import DueLane, Journal, JournalFull, LaneRoom
 from posthouse.reputation import RecentSuppressions
 
 _log = structlog.get_logger()
@@ -38,7 +39,9 @@ _REST_SECONDS = {Reaction.SLOW: 60.0, Reaction.HOLD: 3600.0}
 
 async def deliver(app: App, slot: int, senders: int, stop: asyncio.Event) -> None:
     """Run sender number `slot` of `senders` until `stop` is set; what is under way then finishes, the rest goes back."""
-    journal = await open_journal(app, slot)
+    journal = await _journal_with_room(app, slot, stop)
+    if journal is None:
+        return
     try:
         replayed = await replay(app, journal, slot)
         if replayed:
@@ -48,6 +51,18 @@ async def deliver(app: App, slot: int, senders: int, stop: asyncio.Event) -> Non
             await _Sender(app, settler, senders).run(stop)
     finally:
         journal.close()
+
+
+async def _journal_with_room(app: App, slot: int, stop: asyncio.Event) -> Journal | None:
+    """The sender's journal, once its disk has room; None when `stop` comes first."""
+    while not stop.is_set():
+        try:
+            return await open_journal(app, slot)
+        except JournalFull as full:
+            _log.warning("a sender waits for room", slot=slot, reason=str(full))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _POLL_SECONDS)
+    return None
 
 
 class _Sender:
@@ -80,7 +95,7 @@ class _Sender:
                         await self._look_around()
                         polled = now
                     claimed = await self._claim()
-                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                except DATABASE_TROUBLE as error:
                     _log.warning("the database does not answer; trying again", error=str(error))
                     self._lanes = []
                     claimed = 0
@@ -169,7 +184,7 @@ class _Sender:
                         await asyncio.sleep(_POLL_SECONDS)
                 finally:
                     await connection.close(timeout=1)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            except DATABASE_TROUBLE:
                 await asyncio.sleep(_POLL_SECONDS)
 
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-import asyncpg
 import structlog
 
 from posthouse import ledger, queue, reputation
 from posthouse.app import App
+from posthouse.db.pool import DATABASE_TROUBLE
 from posthouse.model.events import Event, EventKind
 from posthouse.model.messages import Copy
 from posthouse.model.outcomes import Outcome, Reaction, Status
@@ -27,8 +27,6 @@ _WAIT_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
 # More unsettled outcomes than this, and the sender claims nothing until the database has caught up.
 _BACKLOG = 10_000
-
-_DATABASE_TROUBLE = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
 
 _KINDS = {status: EventKind(status.value) for status in Status}
 
@@ -108,7 +106,12 @@ class Settler:
 
     @property
     def may_claim(self) -> bool:
-        """Whether more work may be claimed: not while the journal's disk is full or the database lags."""
+        """Whether more work may be claimed: not while the journal's disk is full or the database lags.
+
+        Raises RuntimeError when settling has ended by a fault: the process must end too, and its journal is replayed.
+        """
+        if self._task is not None and self._task.done():
+            raise RuntimeError("settling ended by a fault") from self._task.exception()
         return len(self._pending) < _BACKLOG and not self._journal.is_full
 
     def note(self, outcome: Outcome) -> None:
@@ -153,7 +156,7 @@ class Settler:
                     outcomes = []
                 await self._put_back(untried)
                 untried = []
-            except _DATABASE_TROUBLE as error:
+            except DATABASE_TROUBLE as error:
                 _log.warning("settling waits for the database", error=str(error), outcomes=len(outcomes))
                 await asyncio.sleep(_RETRY_SECONDS)
 

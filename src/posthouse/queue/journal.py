@@ -17,6 +17,7 @@ import itertools
 import mmap
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,8 @@ class Journal:
         """
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
+        # A sync in a thread must not find its descriptor closed, or another file behind it.
+        self._rotating = threading.Lock()
         self._segment_bytes = segment_bytes
         self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -91,7 +94,8 @@ class Journal:
 
     def sync(self) -> None:
         """Force what was noted to the disk; blocks, so call it from a thread."""
-        os.fdatasync(self._descriptor)
+        with self._rotating:
+            os.fdatasync(self._descriptor)
 
     def replay(self, after: int) -> Iterator[tuple[int, Outcome]]:
         """Every record with a number above `after`, in order."""
@@ -145,10 +149,11 @@ class Journal:
     def _rotate(self) -> None:
         if self.is_full:
             raise JournalFull
-        self.sync()
-        self._map.close()
-        os.close(self._descriptor)
-        self._open_segment()
+        with self._rotating:
+            os.fdatasync(self._descriptor)
+            self._map.close()
+            os.close(self._descriptor)
+            self._open_segment()
 
     def _allocate_reserve(self) -> None:
         path = self._directory / "reserve"

@@ -49,8 +49,9 @@ async def _run(arguments: argparse.Namespace) -> None:
     directory = DataDirectory(arguments.data)
     settings = load_settings(directory.settings_file)
     configure_logs(settings.log.level, mask_addresses=settings.log.mask_addresses)
-    connections = _FRONT_CONNECTIONS if arguments.role == "front" else _SENDER_CONNECTIONS
-    async with open_app(directory, settings, sandbox=arguments.sandbox, connections=connections) as app:
+    is_front = arguments.role == "front"
+    connections = _FRONT_CONNECTIONS if is_front else _SENDER_CONNECTIONS
+    async with open_app(directory, settings, sandbox=arguments.sandbox, connections=connections, guard=is_front) as app:
         await _role(arguments)(app, stop)
 
 

@@ -7,12 +7,12 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
-import asyncpg
 import structlog
 import uvicorn
 
 from posthouse import audience, campaigns, queue
 from posthouse.app import App
+from posthouse.db.pool import DATABASE_TROUBLE
 from posthouse.doors.public import PublicDoor
 from posthouse.doors.smtpd import Admission, InboundDoor, Limits
 from posthouse.feedback import Heard, NotHeard, hear_mail
@@ -62,7 +62,7 @@ async def _repeat(name: str, stop: asyncio.Event, step: Callable[[], Awaitable[b
         try:
             if await step():
                 pause = 0.0
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except DATABASE_TROUBLE as error:
             _log.warning("a loop waits for the database", loop=name, error=str(error))
             pause = _RETRY_SECONDS
         with contextlib.suppress(TimeoutError):
@@ -72,7 +72,7 @@ async def _repeat(name: str, stop: asyncio.Event, step: Callable[[], Awaitable[b
 async def _tidy(app: App, stop: asyncio.Event) -> None:
     """Every few minutes: drop what is empty."""
     while not stop.is_set():
-        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with contextlib.suppress(*DATABASE_TROUBLE):
             await queue.drop_empty_ranges(app.db)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _TIDY_SECONDS)
