@@ -16,8 +16,9 @@ _ASCII_ADDRESS = re.compile(
     r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*"
     r"@(?=.{1,253}\Z)(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])\Z"
 )
-# RFC 6531 §3.3 adds UTF-8 to atext; controls, spaces and specials stay out.
-_UTF8_LOCAL = re.compile(r"[^\x00-\x20\x7f-\x9f()<>\[\]:;@\\,\".\s]+(?:\.[^\x00-\x20\x7f-\x9f()<>\[\]:;@\\,\".\s]+)*\Z")
+# RFC 6531 §3.3 adds UTF-8 to atext; controls, surrogates, spaces and specials stay out.
+_UTF8_ATOM = r"[^\x00-\x20\x7f-\x9f\ud800-\udfff()<>\[\]:;@\\,\".\s]+"
+_UTF8_LOCAL = re.compile(rf"{_UTF8_ATOM}(?:\.{_UTF8_ATOM})*\Z")
 
 
 class Address(Struct, frozen=True):
