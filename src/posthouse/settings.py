@@ -286,4 +286,5 @@ def _toml(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")  # the one character that JSON leaves and TOML forbids
+    # DEL is the one character that JSON leaves as it is and TOML forbids.
+    return msgspec.json.encode(value).decode().replace("\x7f", "\\u007f")
