@@ -15,7 +15,15 @@ from posthouse.model.errors import TokenWrong
 TOKENS = Tokens({7: b"k" * 32, 200: b"q" * 32}, 200)
 IDS = st.one_of(st.integers(0, 300), st.integers(0, 2**63 - 1))
 SUBJECTS = st.builds(Subject, *[IDS] * 5)
-ORDINARY = st.builds(Subject, st.integers(1, 2**20), *[st.integers(1, 2**40)] * 4)
+# A million workspaces, as many lists and campaigns as an integer column holds, a trillion contacts and messages.
+ORDINARY = st.builds(
+    Subject,
+    st.integers(1, 2**20),
+    st.integers(1, 2**31 - 1),
+    st.integers(1, 2**31 - 1),
+    st.integers(1, 2**40),
+    st.integers(1, 2**40),
+)
 
 
 @given(subject=SUBJECTS, purpose=st.sampled_from(list(Purpose)))
