@@ -83,7 +83,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One data directory for the tests of this file: a cluster takes seconds to make."""
     directory = tmp_path_factory.mktemp("house")
     for folder in (directory, *list(directory.parents)[:3]):
-        folder.chmod(0o755)
+        if folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & 0o1000:  # never /tmp itself
+            folder.chmod(0o755)
     return directory
 
 
@@ -224,7 +225,8 @@ def test_a_socket_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
     server = EmbeddedServer(deep)
     folder = server._socket_directory
     folder.mkdir(mode=0o755)
-    folder.chmod(0o755)
+    if folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & 0o1000:  # never /tmp itself
+        folder.chmod(0o755)
     try:
         with pytest.raises(DatabaseUnavailable, match="is not a private folder of ours"):
             server._make_socket_directory()
@@ -239,7 +241,8 @@ def test_an_ordinary_user_runs_it_as_himself(tmp_path: Path) -> None:
     if not can_enter(Path(sys.executable).resolve().parent, nobody):
         pytest.skip("another account cannot reach this interpreter")
     for folder in (tmp_path, *list(tmp_path.parents)[:3]):
-        folder.chmod(0o755)
+        if folder.stat().st_uid == os.geteuid() and not folder.stat().st_mode & 0o1000:  # never /tmp itself
+            folder.chmod(0o755)
     data = tmp_path / "data"
     data.mkdir()
     os.chown(data, *nobody)
