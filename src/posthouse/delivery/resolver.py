@@ -68,6 +68,8 @@ def _nameserver(text: str) -> dns.nameserver.Nameserver:
         host = host.strip("[]")
     try:
         ipaddress.ip_address(host)
+        if not 0 < int(port) < 65536:
+            raise ValueError(port)
         return dns.nameserver.Do53Nameserver(host, int(port))
     except ValueError as error:
         raise SettingWrong(
