@@ -20,6 +20,7 @@ from posthouse.campaigns.campaign import (
     move_launch,
     next_chunk_end,
     sending_campaigns,
+    stopped_campaigns,
 )
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "move_launch",
     "next_chunk_end",
     "sending_campaigns",
+    "stopped_campaigns",
 ]

@@ -116,6 +116,13 @@ async def sending_campaigns(connection: Connection | Pool, *, sandbox: bool) -> 
     return [_campaign(row) for row in await connection.fetch(_SQL["by_state"], CampaignState.SENDING.value, sandbox)]
 
 
+async def stopped_campaigns(connection: Connection | Pool, campaign_ids: Sequence[int]) -> frozenset[int]:
+    """Those of these campaigns that a person paused or cancelled."""
+    stopped = [CampaignState.PAUSED.value, CampaignState.CANCELLED.value]
+    rows = await connection.fetch(_SQL["those_in_states"], campaign_ids, stopped)
+    return frozenset(row["campaign_id"] for row in rows)
+
+
 async def load_compiled(connection: Connection | Pool, campaign_id: int) -> tuple[int, str, bytes, dict[str, Any]]:
     """(workspace id, From address, stored compiled message, frame) of a campaign."""
     row = await connection.fetchrow(_SQL["compiled"], campaign_id)

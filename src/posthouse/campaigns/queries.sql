@@ -38,6 +38,10 @@ from campaigns c join workspaces w on w.workspace_id = c.workspace_id and w.sand
 where c.state = $1
 order by c.campaign_id;
 
+-- name: those_in_states
+-- Which of these campaigns are in one of the states $2.
+select campaign_id from campaigns where campaign_id = any($1::bigint[]) and state = any($2::text[]);
+
 -- name: unlaunched
 -- Campaigns whose launch is not complete and that were not cancelled, oldest first.
 select c.workspace_id, c.campaign_id, c.name, c.list_id, c.state, c.from_address, c.subject, c.created_at, c.launch_after,

@@ -315,6 +315,7 @@ class _Way:
     def returned(self, job: Job, failure: Failure) -> None:
         """A message comes back unsent: it goes first, unless connections keep breaking on it."""
         job.returns += 1
+        job.composed = None  # it is looked at once more before it leaves
         if job.returns >= _MAX_RETURNS:
             self._exchange.answered(job, Answer(Stage.MAIL, self.route.site, failure=failure))
         else:

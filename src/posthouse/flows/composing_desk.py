@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
@@ -31,6 +32,7 @@ class Desk:
         self._settler = settler
         self._recent = recent
         self._composers: dict[int, tuple[CompiledMessage, Composer]] = {}
+        self._stopped: frozenset[int] = frozenset()
         self._renderer: RenderChild | None = None
 
     async def jobs(self, copies: Sequence[Copy]) -> list[Job]:
@@ -50,10 +52,9 @@ class Desk:
             jobs += await self._rendered(composer, batch) if compiled.engine else batch
         return jobs
 
-    def forget(self, campaign_ids: set[int]) -> None:
-        """Drop the composers of campaigns that have nothing due any more."""
-        for campaign_id in self._composers.keys() - campaign_ids:
-            del self._composers[campaign_id]
+    async def look_around(self) -> None:
+        """Called about once a second: learn which campaigns a person has stopped since their copies were claimed."""
+        self._stopped = await campaigns.stopped_campaigns(self._app.db, list(self._composers))
 
     async def close(self) -> None:
         """Stop the render child."""
@@ -85,11 +86,21 @@ class Desk:
         outcome, _ = judge(copy, answer, app.rules, app.schedule, app.now_us(), app.chance)
         self._settler.note(outcome)
 
-    def _compose(self, copy: Copy) -> Composed | None:
-        """Called by the exchange at the last moment; a copy that is not to be sent after all is settled and None returned."""
+    def _withdrawn(self, copy: Copy) -> bool:
+        """The last look before MAIL: a copy that is not to be sent after all is settled or given back here."""
         cause = self._recent.cause(copy.workspace_id, copy.email, copy.list_id)
         if cause is not None:
             self._settler.note(_not_sent(copy, Status.SUPPRESSED, cause, self._app.now_us()))
+        elif copy.campaign_id in self._stopped:
+            # The claim knows what a stopped campaign's copies come to.
+            self._settler.put_back([copy], "campaign-stopped")
+        else:
+            return False
+        return True
+
+    def _compose(self, copy: Copy) -> Composed | None:
+        """Called by the exchange at the last moment; None for a copy that is not to be sent after all."""
+        if self._withdrawn(copy):
             return None
         _, composer = self._composers[copy.campaign_id]
         return self._checked(copy, composer.compose(copy, self._app.clock.now()))
@@ -100,11 +111,14 @@ class Desk:
         for start in range(0, len(jobs), _RENDERED_AT_ONCE):
             batch = jobs[start : start + _RENDERED_AT_ONCE]
             made = await composer.compose_many([job.copy for job in batch], self._app.clock.now(), renderer)
-            for job, composed in zip(batch, made, strict=True):
-                job.composed = self._checked(job.copy, composed)
-                if job.composed is not None:
-                    ready.append(job)
+            for job, rendered in zip(batch, made, strict=True):
+                composed = self._checked(job.copy, rendered)
+                if composed is not None:
+                    ready.append(Job(job.copy, job.route, partial(self._unless_withdrawn, composed)))
         return ready
+
+    def _unless_withdrawn(self, composed: Composed, copy: Copy) -> Composed | None:
+        return None if self._withdrawn(copy) else composed
 
     def _checked(self, copy: Copy, made: Composed | Lacking | RenderFailed) -> Composed | None:
         if isinstance(made, Composed):

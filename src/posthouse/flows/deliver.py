@@ -112,6 +112,7 @@ class _Sender:
         now = self._app.clock.now()
         self._lanes = await queue.due_lanes(self._app.db, now, sandbox=self._app.sandbox)
         await self._recent.refresh(self._app.db, now)
+        await self._desk.look_around()
 
     async def _claim(self) -> int:
         """Claim for every lane that has room, urgent lanes first; returns how many were taken."""
