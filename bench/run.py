@@ -14,8 +14,9 @@ from bench.letters import draft
 from bench.product import data_directory, environment, fill, running
 from bench.receiver import Receiver, receiver
 from bench.scenarios import Scenario
-from posthouse import analytics, campaigns
+from posthouse import analytics, campaigns, queue
 from posthouse.accounts import MAIN_WORKSPACE
+from posthouse.analytics import Funnel
 from posthouse.app import App, open_app
 from posthouse.campaigns import Campaign
 from posthouse.data_directory import DataDirectory
@@ -38,6 +39,7 @@ class Spent:
     """What a campaign took. cpu_us: role → CPU microseconds a message; seconds: from launch to the last settled outcome."""
 
     delivered: int
+    deferred: int
     received: int
     seconds: float
     launch_seconds: float
@@ -86,37 +88,37 @@ async def _send(scenario: Scenario, directory: DataDirectory, sink: Receiver, st
             began = app.clock.now()
             campaign = await _finished(app, await start_campaign(app, checked), still_seconds)
             now, machine_now = processes.read(roots), processes.machine_seconds()
-        delivered = await _delivered(app, campaign)
+        funnel = await _counted(app, campaign)
     received = sink.received(scenario.recipients)
+    delivered = funnel.total.delivered
     if delivered != scenario.recipients or received != scenario.recipients:
         raise Unaccounted(
             f"{scenario.name}: of {scenario.recipients} recipients {delivered} were delivered to, and the receiver took {received}."
         )
     cpu = {role: now[role].cpu_seconds - (used[role].cpu_seconds if role in used else 0.0) for role in now}
-    assert campaign.launched_at is not None
-    assert campaign.finished_at is not None
-    return _spent(
-        began, campaign.launched_at, campaign.finished_at, delivered, received, cpu, now, machine_now[0] - machine[0]
-    )
+    return _spent(campaign, began, funnel, received, cpu, now, machine_now[0] - machine[0])
 
 
 def _spent(
+    campaign: Campaign,
     began: datetime,
-    launched: datetime,
-    finished: datetime,
-    delivered: int,
+    funnel: Funnel,
     received: int,
     cpu: dict[str, float],
     roles: dict[str, processes.Role],
     worked: float,
 ) -> Spent:
-    seconds = (finished - began).total_seconds()
+    assert campaign.launched_at is not None
+    assert campaign.finished_at is not None
+    delivered = funnel.total.delivered
+    seconds = (campaign.finished_at - began).total_seconds()
     cores = (os.cpu_count() or 1) * seconds
     return Spent(
         delivered=delivered,
+        deferred=funnel.total.deferred,
         received=received,
         seconds=round(seconds, 3),
-        launch_seconds=round((launched - began).total_seconds(), 3),
+        launch_seconds=round((campaign.launched_at - began).total_seconds(), 3),
         cpu_us={role: round(used / delivered * 1e6, 1) for role, used in cpu.items()},
         peak_mb={name: round(role.peak_mb) for name, role in roles.items()},
         private_mb={name: round(role.private_mb) for name, role in roles.items()},
@@ -136,11 +138,20 @@ async def _finished(app: App, campaign_id: int, still_seconds: float) -> Campaig
         if final.count != count:
             moved, count = time.monotonic(), final.count
         elif time.monotonic() - moved > still_seconds:
-            raise Unaccounted(f"{count} of {campaign.queued} recipients are accounted for, and nothing moves any more.")
+            raise Unaccounted(
+                f"{count} of {campaign.queued} recipients are accounted for, and nothing moves any more; "
+                f"what waits: {await _waiting(app, campaign_id)}."
+            )
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _delivered(app: App, campaign: Campaign) -> int:
+async def _waiting(app: App, campaign_id: int) -> str:
+    """How many still wait, and for which reasons."""
+    rows = await queue.waiting_counts(app.db, MAIN_WORKSPACE, campaign_id)
+    return ", ".join(f"{row['count']} ({row['reason'] or 'never tried'})" for row in rows) or "nothing"
+
+
+async def _counted(app: App, campaign: Campaign) -> Funnel:
     while await analytics.count_news(app.db):
         pass
-    return (await analytics.funnel_of(app.db, MAIN_WORKSPACE, campaign.campaign_id)).total.delivered
+    return await analytics.funnel_of(app.db, MAIN_WORKSPACE, campaign.campaign_id)

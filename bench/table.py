@@ -23,13 +23,14 @@ def print_head() -> None:
 def print_run(result: dict[str, Any]) -> None:
     """One run as a line."""
     cpu = result["cpu_us"]
+    deferred = f", {result['deferred']} deferred and tried again" if result["deferred"] else ""
     ratio = "-" if result["cpu_ratio"] is None else f"{result['cpu_ratio']:.2f}"
     print(
         f"{result['name']:16}{result['recipients']:11,}{result['delivered_per_second']:8.0f}"
         f"{result['signing_limit_per_second']:7}{result['wall_ratio']:7.2f}{ratio:>6}  {cpu['sender']:7.0f}"
         f"{cpu.get('render child', 0.0):6.0f}{cpu['front']:6.0f}{cpu['postgresql']:5.0f}{cpu['receiver']:6.0f}"
         f"{cpu.get('dns', 0.0):5.0f}  {result['machine_busy']:5.2f}{result['busy_with_others']:7.2f}"
-        f"{result['launch_seconds']:8.1f}  {result['receiver']}",
+        f"{result['launch_seconds']:8.1f}  {result['receiver']}{deferred}",
         flush=True,
     )
 
