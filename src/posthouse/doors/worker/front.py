@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
@@ -26,6 +27,7 @@ _log = structlog.get_logger()
 _IDLE_SECONDS = 0.25
 _RETRY_SECONDS = 1.0
 _TIDY_SECONDS = 300.0
+_BACKLOG = 2048
 _ROLES = frozenset({"complaints", "abuse", "postmaster"})
 
 
@@ -97,12 +99,10 @@ async def _web_door(app: App) -> AsyncIterator[None]:
         lambda workspace_id, list_id: audience.list_name(app.db, workspace_id, list_id),
         lambda workspace_id, contact_id: audience.contact_address(app.db, workspace_id, contact_id),
     )
-    host, port = _host_and_port(public.listen)
+    listening = _listening(public.listen)
     server = _QuietServer(
         uvicorn.Config(
             door,
-            host=host,
-            port=port,
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -115,7 +115,7 @@ async def _web_door(app: App) -> AsyncIterator[None]:
             ssl_keyfile=public.tls_key or None,
         )
     )
-    task = asyncio.create_task(_serve(server, public.listen))
+    task = asyncio.create_task(_serve(server, listening))
     while not server.started and not task.done():  # noqa: ASYNC110 -- uvicorn has no event for it
         await asyncio.sleep(0.01)
     if task.done():
@@ -128,13 +128,22 @@ async def _web_door(app: App) -> AsyncIterator[None]:
         await door.close()
 
 
-async def _serve(server: uvicorn.Server, listen_address: str) -> None:
+def _listening(address: str) -> socket.socket:
+    """Opened here and not by uvicorn, which would log its own words and leave the process."""
+    host, port = _host_and_port(address)
     try:
-        await server.serve()
-    except SystemExit as error:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG
+        )
+    except OSError as error:
         raise SettingWrong(
-            f"public.listen = {listen_address!r}: the web door cannot open there; is the port in use?"
+            f"public.listen = {address!r}: the web door cannot open there ({error.strerror}); is the port in use?"
         ) from error
+
+
+async def _serve(server: uvicorn.Server, listening: socket.socket) -> None:
+    try:
+        await server.serve([listening])
     except (OSError, ssl.SSLError) as error:
         raise SettingWrong(f"public.tls_certificate or public.tls_key cannot be used: {error}.") from error
 
