@@ -132,6 +132,12 @@ class World:
 
 
 @pytest.fixture
+def make_world() -> type[World]:
+    """People and campaigns for a pool of the test's own."""
+    return World
+
+
+@pytest.fixture
 def world(pool: Pool) -> World:
     """People and campaigns to put into the fresh database."""
     return World(pool)
