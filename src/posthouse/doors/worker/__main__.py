@@ -10,12 +10,15 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import structlog
+
 from posthouse.app import App, open_app
 from posthouse.data_directory import DataDirectory
 from posthouse.doors.worker.logs import configure_logs
 from posthouse.model.errors import PosthouseError
 from posthouse.settings import load_settings
 
+_log = structlog.get_logger()
 _SENDER_CONNECTIONS = 4
 _FRONT_CONNECTIONS = 8
 
@@ -66,7 +69,13 @@ def _role(arguments: argparse.Namespace) -> Callable[[App, asyncio.Event], Await
 
     async def send(app: App, stop: asyncio.Event) -> None:
         ready()
-        await deliver(app, arguments.slot, arguments.senders, stop)
+        try:
+            await deliver(app, arguments.slot, arguments.senders, stop)
+        except PosthouseError as error:
+            _log.error(
+                "a sender cannot go on", slot=arguments.slot, reason=str(error)
+            )  # nobody reads our output any more
+            raise
 
     return send
 
