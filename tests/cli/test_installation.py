@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from posthouse.cli.program import program
+from posthouse.queue import Journal
 
 Eventually = Callable[[Callable[[], bool]], None]
 COMMANDS = [
@@ -144,6 +145,18 @@ def test_up_runs_once_on_a_directory_and_ends_with_all_its_processes(house: Any,
         postmaster = psutil.Process(int((house.data / "postgres" / "postmaster.pid").read_text().split("\n")[0]))
     assert all(is_gone(each) for each in family)
     eventually(lambda: is_gone(postmaster))
+
+
+def test_a_sender_that_cannot_begin_says_why(house: Any) -> None:
+    """Its journal is in another process's hands."""
+    journal = Journal(house.data / "journal" / "sender-0", segment_bytes=4096)
+    try:
+        with house.up() as process:
+            assert process.stdout is not None
+            said = next(line for line in process.stdout if "a sender cannot go on" in line)
+    finally:
+        journal.close()
+    assert "Another sender writes the journal in" in said
 
 
 def test_children_do_not_outlive_a_killed_up(house: Any, eventually: Eventually) -> None:
