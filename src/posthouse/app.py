@@ -59,10 +59,6 @@ class App:
         """The host name of this installation in DNS: that of the public URL."""
         return self.settings.public.url.split("//", 1)[1].partition(":")[0]
 
-    def now_us(self) -> int:
-        """The present moment in microseconds since 1970."""
-        return int(self.clock.now().timestamp() * 1_000_000)
-
 
 @asynccontextmanager
 async def open_app(

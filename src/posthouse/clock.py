@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +18,10 @@ class SystemClock:
     def now(self) -> datetime:
         """The present moment in UTC."""
         return datetime.now(UTC)  # noqa: TID251 -- this is the one place that asks the machine
+
+    def now_us(self) -> int:
+        """The present moment in microseconds since 1970."""
+        return time.time_ns() // 1000
 
 
 class JumpingClock:
@@ -38,6 +43,10 @@ class JumpingClock:
     def now(self) -> datetime:
         """The present moment of the rehearsal, in UTC."""
         return datetime.now(UTC) + timedelta(microseconds=self._offset())  # noqa: TID251
+
+    def now_us(self) -> int:
+        """The present moment of the rehearsal in microseconds since 1970."""
+        return time.time_ns() // 1000 + self._offset()
 
     def jump_to(self, moment: datetime) -> None:
         """Move the time to `moment` for every process; a moment that has passed changes nothing."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from posthouse.composing.compiled import CompiledMessage
     from posthouse.composing.compiling import compile_message
     from posthouse.composing.composer import Composer, missing_fields
-    from posthouse.composing.draft import Draft, Frame, Lacking, RenderFailed
+    from posthouse.composing.draft import Draft, Frame, Lacking, Rendered, RenderFailed
     from posthouse.composing.proof import prove_template
     from posthouse.composing.render_child import RenderChild
 
@@ -28,6 +28,7 @@ __all__ = [
     "Lacking",
     "RenderChild",
     "RenderFailed",
+    "Rendered",
     "compile_message",
     "missing_fields",
     "prove_template",
@@ -41,6 +42,7 @@ _HOMES = {
     "Lacking": "draft",
     "RenderChild": "render_child",
     "RenderFailed": "draft",
+    "Rendered": "draft",
     "compile_message": "compiling",
     "missing_fields": "composer",
     "prove_template": "proof",

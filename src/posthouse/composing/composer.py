@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from posthouse.composing.compiled import CompiledMessage, FieldSlot, LinkSlot, TokenSlot
 from posthouse.composing.compiled_kinds import Part, TokenKind
-from posthouse.composing.draft import Frame, Lacking, RenderFailed
+from posthouse.composing.draft import Frame, Lacking, Rendered, RenderFailed
 from posthouse.composing.engine_names import TARGET_BEGINS, TARGET_ENDS, TOKEN_NAMES
 from posthouse.composing.filling import Filler, field_text
 from posthouse.composing.message_header import HeaderWriter, subject_value
@@ -58,46 +58,43 @@ class Composer:
         self._prefix_length = len(prefix) if len(prefix) >= _PREFIX_WORTH_KEEPING else 0
         self._prefix_hash = sha256(prefix)
 
-    def compose(self, copy: Copy, at: datetime) -> Composed | Lacking:
-        """The message for one recipient of a template that has blanks only; Lacking when a required field is empty.
+    def compose(self, copy: Copy, at: datetime, rendered: Rendered | None = None) -> Composed | Lacking:
+        """The message for one recipient; Lacking when a required field is empty.
 
-        at: when it is sent, aware, UTC. The same copy at the same time gives the same octets, but for what a signer adds by chance.
+        at: when it is sent, aware, UTC. rendered: what `render_many` made for this copy, for a template that needs the engine.
+        The same copy at the same time gives the same octets, but for what a signer adds by chance.
         """
-        subject, tokens = self._named(copy)
-        return self._composed(copy, at, subject, tokens, {})
+        subject = Subject(copy.workspace_id, copy.campaign_id, copy.list_id, copy.contact_id, copy.message_id)
+        links, return_path = self._tokens.of_copy(self._purposes, subject)
+        tokens = dict(zip(self._kinds, links, strict=True))
+        parts = {} if rendered is None else self._sealed(rendered.parts, subject, tokens)
+        return self._composed(copy, at, subject, tokens, return_path, parts)
 
-    async def compose_many(
-        self, copies: Sequence[Copy], at: datetime, renderer: RenderChild
-    ) -> list[Composed | Lacking | RenderFailed]:
-        """The messages for many recipients, one answer for each copy; the way for a template that needs the engine.
+    async def render_many(
+        self, copies: Sequence[Copy], renderer: RenderChild
+    ) -> list[Rendered | Lacking | RenderFailed]:
+        """What the engine makes of the template for many recipients, one answer for each copy, to be composed when they leave.
 
         The child gets merge fields and ready tokens, never a key.
         """
-        if not self._compiled.engine:
-            return [self.compose(copy, at) for copy in copies]
-        results: list[Composed | Lacking | RenderFailed | None] = []
-        waiting: list[tuple[int, Copy, Subject, dict[TokenKind, str]]] = []
-        for copy in copies:
-            lacking = missing_fields(self._compiled, copy.fields)
-            results.append(Lacking(lacking) if lacking else None)
-            if not lacking:
-                subject, tokens = self._named(copy)
-                waiting.append((len(results) - 1, copy, subject, tokens))
-        batch = [self._values(copy, tokens) for _, copy, _, tokens in waiting]
-        rendered = await renderer.render(self._sources, batch)
-        for (index, copy, subject, tokens), parts in zip(waiting, rendered, strict=True):
+        lacking = [missing_fields(self._compiled, copy.fields) for copy in copies]
+        complete = [copy for copy, missing in zip(copies, lacking, strict=True) if not missing]
+        made = iter(await renderer.render(self._sources, [self._values(copy) for copy in complete]))
+        answers: list[Rendered | Lacking | RenderFailed] = []
+        for missing in lacking:
+            if missing:
+                answers.append(Lacking(missing))
+                continue
+            parts = next(made)
             if isinstance(parts, RenderFailed):
-                results[index] = parts
+                answers.append(parts)
             else:
-                by_part = self._sealed(dict(zip(self._compiled.sources, parts, strict=True)), subject, tokens)
-                results[index] = self._composed(copy, at, subject, tokens, by_part)
-        return [result for result in results if result is not None]
+                answers.append(Rendered(dict(zip(self._compiled.sources, parts, strict=True))))
+        return answers
 
-    def _named(self, copy: Copy) -> tuple[Subject, dict[TokenKind, str]]:
+    def _values(self, copy: Copy) -> dict[str, Any]:
         subject = Subject(copy.workspace_id, copy.campaign_id, copy.list_id, copy.contact_id, copy.message_id)
-        return subject, dict(zip(self._kinds, self._tokens.links(self._purposes, subject), strict=True))
-
-    def _values(self, copy: Copy, tokens: Mapping[TokenKind, str]) -> dict[str, Any]:
+        tokens = dict(zip(self._kinds, self._tokens.of_copy(self._purposes, subject)[0], strict=True))
         contact = {**copy.fields, "email": copy.email}
         return {
             **contact,
@@ -129,6 +126,7 @@ class Composer:
         at: datetime,
         subject: Subject,
         tokens: Mapping[TokenKind, str],
+        token: str,
         rendered: Mapping[Part, bytes],
     ) -> Composed | Lacking:
         email = copy.email
@@ -146,7 +144,6 @@ class Composer:
             body_hash = digest.digest()
         else:
             body_hash = sha256(body).digest()
-        token = self._tokens.return_path(subject)
         header = self._header.write(email, subject_line, token, tokens[TokenKind.UNSUBSCRIBE], body_hash, at)
         outside_ascii = not email.isascii()
         # Quoted-printable writes a dot at the beginning of a line as =2E, so there is none.

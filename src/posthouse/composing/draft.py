@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from posthouse.composing.compiled_kinds import Part
+
 
 class Draft(Struct, frozen=True):
     """What a person gave. At least one of html, mjml and text; mjml wins over html.
@@ -44,6 +46,12 @@ class Lacking(Struct, frozen=True):
     """No message: these required merge fields are empty for this contact."""
 
     fields: tuple[str, ...]
+
+
+class Rendered(Struct, frozen=True):
+    """What the render child made of a template's parts for one recipient, transfer-encoded; links are not sealed yet."""
+
+    parts: dict[Part, bytes]
 
 
 class RenderFailed(Struct, frozen=True):

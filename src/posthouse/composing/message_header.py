@@ -43,7 +43,6 @@ class HeaderWriter:
         self._message_id_room = _LINE - len("Message-ID: <") - len(self._message_id_end)
         self._unsubscribe = b"<" + frame.public_url.encode() + b"/u/"
         self._unsubscribe_room = _LINE - len("List-Unsubscribe: >") - len(self._unsubscribe)
-        self._at: datetime | None = None
         self._date = b""
         self._timestamp = 0
 
@@ -54,8 +53,9 @@ class HeaderWriter:
 
         subject: the value of the field as sent, folded; token: of the return path; body_hash: SHA-256 of the body; at: aware, UTC.
         """
-        if at is not self._at:
-            self._at, self._timestamp, self._date = at, int(at.timestamp()), date_text(at).encode()
+        second = int(at.timestamp())
+        if second != self._timestamp:
+            self._timestamp, self._date = second, date_text(at).encode()
         to_octets = to.encode()
         message_id = b"<" + token.encode() + self._message_id_end
         unsubscribe = self._unsubscribe + unsubscribe_token.encode() + b">"

@@ -10,7 +10,7 @@ import msgspec
 
 from posthouse import accounts, campaigns
 from posthouse.app import App
-from posthouse.composing import CompiledMessage, Composer, Frame, Lacking, RenderFailed
+from posthouse.composing import CompiledMessage, Composer, Frame, Lacking, Rendered
 from posthouse.composing.render_child import RenderChild
 from posthouse.delivery import Answer, Job, Route, expired, judge
 from posthouse.flows.settle import Settler
@@ -62,7 +62,7 @@ class Desk:
             await self._renderer.close()
 
     def _withheld(self, copy: Copy) -> bool:
-        now = self._app.now_us()
+        now = self._app.clock.now_us()
         if copy.withheld == "cancelled":
             self._settler.note(_not_sent(copy, Status.CANCELLED, "campaign-cancelled", now))
         elif copy.withheld is not None:
@@ -83,14 +83,14 @@ class Desk:
     def _unroutable(self, copy: Copy, failure: Failure) -> None:
         answer = Answer(Stage.CONNECT, _domain(copy), failure=failure)
         app = self._app
-        outcome, _ = judge(copy, answer, app.rules, app.schedule, app.now_us(), app.chance)
+        outcome, _ = judge(copy, answer, app.rules, app.schedule, app.clock.now_us(), app.chance)
         self._settler.note(outcome)
 
     def _withdrawn(self, copy: Copy) -> bool:
         """The last look before MAIL: a copy that is not to be sent after all is settled or given back here."""
         cause = self._recent.cause(copy.workspace_id, copy.email, copy.list_id)
         if cause is not None:
-            self._settler.note(_not_sent(copy, Status.SUPPRESSED, cause, self._app.now_us()))
+            self._settler.note(_not_sent(copy, Status.SUPPRESSED, cause, self._app.clock.now_us()))
         elif copy.campaign_id in self._stopped:
             # The claim knows what a stopped campaign's copies come to.
             self._settler.put_back([copy], "campaign-stopped")
@@ -98,34 +98,38 @@ class Desk:
             return False
         return True
 
-    def _compose(self, copy: Copy) -> Composed | None:
-        """Called by the exchange at the last moment; None for a copy that is not to be sent after all."""
-        if self._withdrawn(copy):
+    def _compose(self, copy: Copy, rendered: Rendered | None = None) -> Composed | None:
+        """Called by the exchange at the last moment; a copy that is not to be sent after all is settled and None returned."""
+        cause = self._recent.cause(copy.workspace_id, copy.email, copy.list_id)
+        if cause is not None:
+            self._settler.note(_not_sent(copy, Status.SUPPRESSED, cause, self._app.clock.now_us()))
             return None
         _, composer = self._composers[copy.campaign_id]
-        return self._checked(copy, composer.compose(copy, self._app.clock.now()))
+        made = composer.compose(copy, self._app.clock.now(), rendered)
+        if isinstance(made, Lacking):
+            self._hold(copy, f"missing-field: {', '.join(made.fields)}")
+            return None
+        return made
 
     async def _rendered(self, composer: Composer, jobs: Sequence[Job]) -> list[Job]:
+        """Render a template with logic now, in batches; what comes of it is composed and signed at the last moment like any other."""
         renderer = await self._render_child()
         ready: list[Job] = []
         for start in range(0, len(jobs), _RENDERED_AT_ONCE):
             batch = jobs[start : start + _RENDERED_AT_ONCE]
-            made = await composer.compose_many([job.copy for job in batch], self._app.clock.now(), renderer)
+            made = await composer.render_many([job.copy for job in batch], renderer)
             for job, rendered in zip(batch, made, strict=True):
-                composed = self._checked(job.copy, rendered)
-                if composed is not None:
-                    ready.append(Job(job.copy, job.route, partial(self._unless_withdrawn, composed)))
+                if isinstance(rendered, Rendered):
+                    job.compose = partial(self._compose, rendered=rendered)
+                    ready.append(job)
+                elif isinstance(rendered, Lacking):
+                    self._hold(job.copy, f"missing-field: {', '.join(rendered.fields)}")
+                else:
+                    self._hold(job.copy, f"template: {rendered.reason}")
         return ready
 
-    def _unless_withdrawn(self, composed: Composed, copy: Copy) -> Composed | None:
-        return None if self._withdrawn(copy) else composed
-
-    def _checked(self, copy: Copy, made: Composed | Lacking | RenderFailed) -> Composed | None:
-        if isinstance(made, Composed):
-            return made
-        reason = f"missing-field: {', '.join(made.fields)}" if isinstance(made, Lacking) else f"template: {made.reason}"
-        self._settler.note(_not_sent(copy, Status.HELD, reason, self._app.now_us()))
-        return None
+    def _hold(self, copy: Copy, reason: str) -> None:
+        self._settler.note(_not_sent(copy, Status.HELD, reason, self._app.clock.now_us()))
 
     async def _composer(self, campaign_id: int) -> tuple[CompiledMessage, Composer]:
         known = self._composers.get(campaign_id)

@@ -140,7 +140,7 @@ class _Sender:
 
     def _answered(self, job: Job, answer: Answer) -> None:
         app = self._app
-        outcome, verdict = delivery.judge(job.copy, answer, app.rules, app.schedule, app.now_us(), app.chance)
+        outcome, verdict = delivery.judge(job.copy, answer, app.rules, app.schedule, app.clock.now_us(), app.chance)
         # The lane has the site that DNS named at launch, or none when it did not answer then.
         sites = {job.copy.site_id, job.route.site_id}
         if len(sites) > 1:

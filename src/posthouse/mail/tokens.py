@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from hashlib import blake2b
 
@@ -56,12 +56,12 @@ class Tokens:
 
     def link(self, purpose: Purpose, subject: Subject) -> str:
         """A token for a URL: letters, digits, '-' and '_' only."""
-        return self.links((purpose,), subject)[0]
+        return _base64(self._sealed(purpose, self._head(subject)))
 
-    def links(self, purposes: tuple[Purpose, ...], subject: Subject) -> list[str]:
-        """One token per purpose for the same copy, packed once: the way of the hot path."""
+    def of_copy(self, purposes: Sequence[Purpose], subject: Subject) -> tuple[list[str], str]:
+        """One link token per purpose and the return path's token, the copy packed once: the way of the hot path."""
         head = self._head(subject)
-        return [_base64(self._sealed(purpose, head)) for purpose in purposes]
+        return [_base64(self._sealed(p, head)) for p in purposes], _base32(self._sealed(Purpose.RETURN_PATH, head))
 
     def return_path(self, subject: Subject) -> str:
         """A token for a local part or a Message-ID: lower-case letters and digits only, at most 59 characters."""

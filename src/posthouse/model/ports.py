@@ -16,6 +16,10 @@ class Clock(Protocol):
         """The present moment, aware, in UTC."""
         ...
 
+    def now_us(self) -> int:
+        """The present moment in microseconds since 1970."""
+        ...
+
 
 class MxHost(Struct, frozen=True):
     """One mail exchanger as DNS names it; preference 0 and host "." is a null MX (RFC 7505)."""

@@ -29,6 +29,9 @@ class StandingClock:
     def now(self) -> datetime:
         return datetime.fromtimestamp(AT / 1_000_000, UTC)
 
+    def now_us(self) -> int:
+        return AT
+
 
 class House:
     """The door, served, and what it was given to hand on."""

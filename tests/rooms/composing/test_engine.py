@@ -25,6 +25,7 @@ from posthouse.composing import (
     Frame,
     Lacking,
     RenderChild,
+    Rendered,
     RenderFailed,
     compile_message,
     prove_template,
@@ -73,7 +74,13 @@ async def test_a_rendered_message_reads_as_it_was_meant(
     copy = copy_for(first_name="zoë & co", items=items, vip=True, n=None)
     composer = Composer(letter, frame, signers, tokens)
     async with RenderChild() as child:
-        (vip, plain) = await composer.compose_many([copy, copy_for("ö@example.org", first_name="jo")], at, child)
+        copies = [copy, copy_for("ö@example.org", first_name="jo")]
+        rendered = await composer.render_many(copies, child)
+    vip, plain = (
+        composer.compose(each, at, made)
+        for each, made in zip(copies, rendered, strict=True)
+        if isinstance(made, Rendered)
+    )
     assert isinstance(vip, Composed)
     assert isinstance(plain, Composed)
     for message in (vip, plain):
@@ -103,23 +110,14 @@ async def test_a_rendered_message_reads_as_it_was_meant(
 
 
 async def test_a_lacking_contact_is_not_rendered(
-    letter: CompiledMessage, frame: Frame, tokens: Tokens, at: datetime, copy_for: CopyFor
+    letter: CompiledMessage, frame: Frame, tokens: Tokens, copy_for: CopyFor
 ) -> None:
     async with RenderChild() as child:
-        results = await Composer(letter, frame, [], tokens).compose_many(
-            [copy_for(first_name=""), copy_for(first_name="A")], at, child
+        results = await Composer(letter, frame, [], tokens).render_many(
+            [copy_for(first_name=""), copy_for(first_name="A")], child
         )
     assert results[0] == Lacking(("first_name",))
-    assert isinstance(results[1], Composed)
-
-
-async def test_blanks_need_no_child(
-    compiled: Compile, frame: Frame, tokens: Tokens, at: datetime, copy_for: CopyFor
-) -> None:
-    child = RenderChild()
-    (result,) = await Composer(compiled(text="{{ a }}"), frame, [], tokens).compose_many([copy_for(a="b")], at, child)
-    assert isinstance(result, Composed)
-    assert child.pid is None
+    assert isinstance(results[1], Rendered)
 
 
 async def test_values_that_do_not_fit_fail_alone() -> None:

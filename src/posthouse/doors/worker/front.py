@@ -183,7 +183,7 @@ def _admission(app: App, recipient: str) -> Admission:
 async def _take(app: App, recipients: Sequence[str], raw: bytes) -> None:
     heard: list[Heard] = []
     for recipient in recipients:
-        found = hear_mail(raw, recipient, app.tokens, app.rules, app.now_us())
+        found = hear_mail(raw, recipient, app.tokens, app.rules, app.clock.now_us())
         if isinstance(found, NotHeard):
             _log.info("mail came in that changes nothing", reason=found.reason.value)
         else:
