@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from types import TracebackType
@@ -24,8 +25,11 @@ from posthouse.model.errors import PosthouseError
 
 BATCH = 64
 _MEMORY = 256 * 1024 * 1024
-# A batch takes about 5 ms; a machine that swaps may take a hundred times longer.
+# A batch takes about 5 ms of processor time. That is what counts: on a busy machine a harmless one may wait for its turn.
 _SECONDS_PER_BATCH = 2.0
+_WATCH_SECONDS = 0.05
+# A child that neither works nor answers is given up after this multiple, by the wall clock.
+_WALL_FACTOR = 15
 _SECONDS_TO_START = 20.0
 _GUILTY_TO_QUARANTINE = 3
 _LENGTH_OCTETS = 4
@@ -49,7 +53,9 @@ class RenderChild:
     def __init__(
         self, seconds_per_batch: float = _SECONDS_PER_BATCH, memory: int = _MEMORY, second_chance: bool = True
     ) -> None:
-        """memory: octets of address space that the child may have; second_chance: False quarantines at the first failure."""
+        """seconds_per_batch: processor time of the child; memory: octets of address space that it may have; second_chance: False
+        quarantines at the first failure.
+        """
         self._seconds = seconds_per_batch
         self._second_chance = second_chance
         self._memory = memory
@@ -123,15 +129,17 @@ class RenderChild:
         """Append an answer for each of `batch`. Raises _ChildFailed after those that came; the child is gone then."""
         if self._process is None:
             await self._start()
+        assert self._process is not None
+        watch = asyncio.create_task(_kill_when_over(self._process, self._seconds))
         try:
             await self._load(sources)
             await self._send({"render": batch})
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._seconds * _WALL_FACTOR):
                 for _ in batch:
                     answers.append(await self._answer())
         except (OSError, EOFError, TimeoutError, msgspec.MsgspecError) as error:
             await self.close()
-            slow = isinstance(error, TimeoutError)
+            slow = isinstance(error, TimeoutError) or (watch.done() and watch.result())
             raise _ChildFailed(
                 f"Rendering took more than {self._seconds:g} s and was stopped."
                 if slow
@@ -141,6 +149,8 @@ class RenderChild:
             # Half a conversation is left in the socket.
             await self.close()
             raise
+        finally:
+            watch.cancel()
 
     async def _load(self, sources: Sources) -> None:
         key = _key(sources)
@@ -175,6 +185,20 @@ class RenderChild:
             raise EOFError
         answer = msgspec.msgpack.decode(await self._reader.readexactly(length), type=_Answer)
         return answer.parts if answer.error is None else RenderFailed(answer.error)
+
+
+async def _kill_when_over(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Kill a child that uses more processor time than it may from now on; True when it did, False when it was gone before."""
+    # The clock of another process, as clock_getcpuclockid(3) makes it.
+    clock = ~process.pid << 3 | 2
+    try:
+        limit = time.clock_gettime(clock) + seconds
+        while time.clock_gettime(clock) < limit:  # noqa: ASYNC110 -- no event tells how long another process has worked
+            await asyncio.sleep(_WATCH_SECONDS)
+    except OSError:
+        return False
+    process.kill()
+    return True
 
 
 def _spawn(connection: socket.socket, memory: int) -> subprocess.Popen[bytes]:
