@@ -99,10 +99,8 @@ class Desk:
         return True
 
     def _compose(self, copy: Copy, rendered: Rendered | None = None) -> Composed | None:
-        """Called by the exchange at the last moment; a copy that is not to be sent after all is settled and None returned."""
-        cause = self._recent.cause(copy.workspace_id, copy.email, copy.list_id)
-        if cause is not None:
-            self._settler.note(_not_sent(copy, Status.SUPPRESSED, cause, self._app.clock.now_us()))
+        """Called by the exchange at the last moment; None for a copy that is not to be sent after all."""
+        if self._withdrawn(copy):
             return None
         _, composer = self._composers[copy.campaign_id]
         made = composer.compose(copy, self._app.clock.now(), rendered)
