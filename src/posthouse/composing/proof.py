@@ -24,8 +24,8 @@ _MANY = list(range(600))
 async def prove_template(compiled: CompiledMessage, samples: Sequence[Mapping[str, Any]]) -> None:
     """Raise TemplateWrong unless every sample renders, and no value that a contact may hold brings the render child down.
 
-    samples: the fields of some real contacts. All renderings together have two seconds of processor time and 256 MB. A template that has blanks only
-    needs no proof.
+    samples: the fields of some real contacts. All renderings together have two seconds of processor time and 256 MB. A template
+    that has blanks only needs no proof.
     """
     if not compiled.engine:
         return
