@@ -63,6 +63,8 @@ class Exchange:
         self._connections = 0
         # In order of arrival, each once.
         self._starved: dict[_Way, None] = {}
+        # Idle sessions of all ways, those longest without work first.
+        self.idle: dict[Session, _Way] = {}
         self._paces: dict[int, LanePace] = {}
         # Messages in the exchange, waiting or under way.
         self.held = 0
@@ -197,10 +199,9 @@ class Exchange:
         return way
 
     def _close_an_idle_one(self) -> bool:
-        for way in self._ways.values():
-            if way.idle:
-                way.idle.pop().quit()
-                return True
+        for session, way in self.idle.items():
+            way.end_idle(session)
+            return True
         return False
 
     async def _tick(self) -> None:
@@ -226,7 +227,7 @@ class _Way:
         self.route = route
         self.waiting: deque[Job] = deque()
         self.sessions: set[Session] = set()
-        self.idle: list[Session] = []
+        self.idle: dict[Session, None] = {}
         self.opening = 0
         self._exchange = exchange
 
@@ -238,7 +239,9 @@ class _Way:
     def serve(self) -> None:
         """Wake idle connections, and open more while messages outnumber the connections."""
         while self.waiting and self.idle:
-            self.idle.pop().start()
+            session = next(reversed(self.idle))
+            self._not_idle(session)
+            session.start()
         while len(self.waiting) > self.opening and self._wants_another() and self._exchange.may_open(self):
             self.opening += 1
             self._exchange.open(self)
@@ -271,12 +274,19 @@ class _Way:
         """Once a second: close what idles, give up on what is silent, open what is needed."""
         for session in list(self.sessions):
             if session.idle_since is not None and now - session.idle_since > _IDLE_SECONDS:
-                if session in self.idle:
-                    self.idle.remove(session)
-                session.quit()
+                self.end_idle(session)
             else:
                 session.check_time(now)
         self.serve()
+
+    def end_idle(self, session: Session) -> None:
+        """Close a connection that has nothing to do."""
+        self._not_idle(session)
+        session.quit()
+
+    def _not_idle(self, session: Session) -> None:
+        self.idle.pop(session, None)
+        self._exchange.idle.pop(session, None)
 
     def close(self) -> None:
         """Drop every connection."""
@@ -310,7 +320,8 @@ class _Way:
         if session.sent >= self._exchange.limits.messages_per_connection or self._exchange.has_starved:
             session.quit()
         else:
-            self.idle.append(session)
+            self.idle[session] = None
+            self._exchange.idle[session] = self
 
     def returned(self, job: Job, failure: Failure) -> None:
         """A message comes back unsent: it goes first, unless connections keep breaking on it."""
@@ -324,7 +335,6 @@ class _Way:
     def closed(self, session: Session) -> None:
         """A connection is gone: open another if there is still work."""
         self.sessions.discard(session)
-        if session in self.idle:
-            self.idle.remove(session)
+        self._not_idle(session)
         self._exchange.connection_gone(self)
         self.serve()

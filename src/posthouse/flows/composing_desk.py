@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 
 import msgspec
+import structlog
 
 from posthouse import accounts, campaigns
 from posthouse.app import App
 from posthouse.composing import CompiledMessage, Composer, Frame, Lacking, Rendered
-from posthouse.composing.render_child import RenderChild
+from posthouse.composing.render_child import ChildUnavailable, RenderChild
 from posthouse.delivery import Answer, Job, Route, expired, judge
 from posthouse.flows.settle import Settler
 from posthouse.mail.replies import Failure, Stage
@@ -22,6 +24,9 @@ from posthouse.reputation import RecentSuppressions
 # What one trip to the render child carries (answers 17).
 _RENDERED_AT_ONCE = 64
 _SECOND = 1_000_000
+# Before what could not be rendered is claimed again.
+_BREATH_SECONDS = 1.0
+_log = structlog.get_logger()
 
 
 class Desk:
@@ -115,7 +120,14 @@ class Desk:
         ready: list[Job] = []
         for start in range(0, len(jobs), _RENDERED_AT_ONCE):
             batch = jobs[start : start + _RENDERED_AT_ONCE]
-            made = await composer.render_many([job.copy for job in batch], renderer)
+            try:
+                made = await composer.render_many([job.copy for job in batch], renderer)
+            except ChildUnavailable as error:
+                # A machine that cannot start a process now is no recipient's fault.
+                _log.warning("messages go back to the queue", reason=str(error), messages=len(jobs) - start)
+                self._settler.put_back([job.copy for job in jobs[start:]], "render-child-unavailable")
+                await asyncio.sleep(_BREATH_SECONDS)
+                break
             for job, rendered in zip(batch, made, strict=True):
                 if isinstance(rendered, Rendered):
                     job.compose = partial(self._compose, rendered=rendered)
