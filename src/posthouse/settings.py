@@ -109,7 +109,7 @@ class DeliverySettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = 120.0
     in_flight_minutes: Annotated[
         float, Meta(ge=1, le=1440, description="When a claimed message of a dead sender falls due again.")
-    ] = 30.0
+    ] = 45.0
     first_retry_minutes: Annotated[
         float, Meta(gt=0, le=1440, description="First retry after a plain deferral (SMTP-2).")
     ] = 30.0
@@ -131,6 +131,11 @@ class DeliverySettings(Struct, frozen=True, forbid_unknown_fields=True):
         bool, Meta(description="Deliver to loopback and private addresses; for test networks only.")
     ] = False
     require_tls: Annotated[bool, Meta(description="Defer instead of sending in the clear.")] = False
+
+    @property
+    def longest_transaction(self) -> float:
+        """Seconds that one message may take from MAIL to the answer to its final dot (SMTP-1)."""
+        return 3 * self.command_seconds + self.block_seconds + self.final_dot_seconds
 
 
 class JournalSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -269,9 +274,7 @@ def _add_environment(given: dict[str, Any], environment: Mapping[str, str]) -> N
 def _check_together(settings: Settings) -> None:
     """Rules that join two settings."""
     delivery = settings.delivery
-    longest = (
-        delivery.connect_seconds + delivery.greeting_seconds + 2 * delivery.command_seconds + delivery.final_dot_seconds
-    )
+    longest = delivery.longest_transaction
     if delivery.in_flight_minutes * 60 <= longest:
         raise SettingWrong(
             f"delivery.in_flight_minutes = {delivery.in_flight_minutes:g} is not allowed: it must be longer than one SMTP "

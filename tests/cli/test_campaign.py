@@ -43,6 +43,8 @@ def test_everybody_gets_one_copy_and_the_report_says_so(house: Any, network: Net
     assert "delivered at mx" in house.tell("message", "show", str(found["message_id"]))
     assert "There is no message 999999" in house.refusal("message", "show", "999999")
     assert "There is a campaign “May” already" in house.refusal(*send, "--name", "May", "--yes")
+    rehearsed = house.run(*send, "--name", "May", "--dry-run")
+    assert (rehearsed.returncode, "There is a campaign “May” already" in rehearsed.stdout) == (1, True)
     assert "so it cannot become paused" in house.refusal("campaign", "pause", "May")
     assert "There is no campaign “June”" in house.refusal("campaign", "status", "June")
 

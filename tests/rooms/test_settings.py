@@ -147,7 +147,7 @@ def test_a_wrong_value_says_its_name_itself_and_what_is_allowed(
         ("[delivery]\nprot = 25\n", r"sets delivery\.prot, which there is not; \[delivery\] has port, relay"),
         (
             "[delivery]\nin_flight_minutes = 20\n",
-            "must be longer than one SMTP transaction may take, which is 25.5 minutes",
+            "must be longer than one SMTP transaction may take, which is 28.0 minutes",
         ),
         ('[public]\ntls_key = "k"\n', "go together"),
     ],

@@ -86,10 +86,18 @@ async def create_campaign(connection: Connection | Pool, new: NewCampaign, at: d
         at,
     )
     if campaign_id is None:
-        raise Refused(
-            f"There is a campaign “{new.name}” already: give this one another --name, so that nobody gets it twice."
-        )
+        raise Refused(name_taken(new.name))
     return int(campaign_id)
+
+
+def name_taken(name: str) -> str:
+    """The sentence for a name that another campaign has."""
+    return f"There is a campaign “{name}” already: give this one another --name, so that nobody gets it twice."
+
+
+async def name_is_taken(connection: Connection | Pool, workspace_id: int, name: str) -> bool:
+    """Whether a workspace has a campaign of this name."""
+    return bool(await connection.fetchval(_SQL["name_is_taken"], workspace_id, name))
 
 
 async def find_campaign(connection: Connection | Pool, text: str) -> Campaign:

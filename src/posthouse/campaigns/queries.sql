@@ -6,6 +6,10 @@ select $1, $2, $3, 'launching', $4, $5, $6, $7, $8, $9,
 on conflict (workspace_id, name) do nothing
 returning campaign_id;
 
+-- name: name_is_taken
+-- Whether a workspace has a campaign of this name.
+select exists (select 1 from campaigns where workspace_id = $1 and name = $2);
+
 -- name: find
 -- A campaign by id.
 select c.workspace_id, c.campaign_id, c.name, c.list_id, c.state, c.from_address, c.subject, c.created_at, c.launch_after,

@@ -308,4 +308,6 @@ async def _change(which: str, to: CampaignState, data: Data) -> None:
         if to is not CampaignState.PAUSED:
             # What was held falls due: a resumed message is sent, a cancelled one is settled as cancelled by the sender that claims it.
             await queue.release_held(app.db, campaign.campaign_id, now)
+        if to is CampaignState.CANCELLED:
+            await queue.fall_due(app.db, campaign.campaign_id, now)
     say(f"“{campaign.name}” is {to.value}: {to.sentence}")

@@ -79,7 +79,10 @@ class Dialler:
     async def open_relay(self, relay: Relay, feed: Feed) -> Session | Answer:
         """A session with the smarthost, logged in where the URL has a user."""
         context = self._authenticated if relay.implicit_tls else None
-        opened = await self._converse(relay.host, relay.host, relay.port, context, try_tls=not relay.implicit_tls)
+        # A password goes only to the server whose name is on the certificate; a test network has no such certificates.
+        must_know = relay.user is not None and not self._rules.allow_private_addresses
+        starttls = None if relay.implicit_tls else self._authenticated if must_know else self._opportunistic
+        opened = await self._converse(relay.host, relay.host, relay.port, context, starttls)
         if isinstance(opened, Session) and relay.user is not None:
             opened = await self._log_in(opened, relay)
         if isinstance(opened, Session):
@@ -96,13 +99,13 @@ class Dialler:
 
     async def _open_address(self, host: str, address: str) -> Session | Answer:
         port = self._rules.port
-        opened = await self._converse(host, address, port, None, try_tls=True)
+        opened = await self._converse(host, address, port, None, self._opportunistic)
         if isinstance(opened, Answer) and opened.stage is Stage.STARTTLS and not self._rules.require_tls:
-            opened = await self._converse(host, address, port, None, try_tls=False)
+            opened = await self._converse(host, address, port, None, None)
         return opened
 
     async def _converse(
-        self, host: str, address: str, port: int, context: ssl.SSLContext | None, *, try_tls: bool
+        self, host: str, address: str, port: int, context: ssl.SSLContext | None, starttls: ssl.SSLContext | None
     ) -> Session | Answer:
         session = Session(host, self._rules.times, _Silent())
         stage = Stage.CONNECT
@@ -122,9 +125,9 @@ class Dialler:
             reply = await self._greet(session)
             if reply.code != 250:
                 return _give_up(session, Answer(stage, host, reply))
-            if try_tls and "STARTTLS" in session.capabilities:
+            if starttls is not None and "STARTTLS" in session.capabilities:
                 stage = Stage.STARTTLS
-                reply = await self._encrypt(session, host)
+                reply = await self._encrypt(session, host, starttls)
                 if not session.encrypted or reply.code != 250:
                     return _give_up(session, Answer(stage, host, reply))
         except ConnectionRefusedError:
@@ -153,15 +156,13 @@ class Dialler:
             reply = await session.ask(b"HELO " + name, self._rules.times.command)
         return reply
 
-    async def _encrypt(self, session: Session, host: str) -> Reply:
+    async def _encrypt(self, session: Session, host: str, context: ssl.SSLContext) -> Reply:
         reply = await session.ask(b"STARTTLS", self._rules.times.command)
         if reply.code != 220:
             return reply
         session.forget_plaintext()
         transport = await asyncio.wait_for(
-            asyncio.get_running_loop().start_tls(
-                session.transport, session, self._opportunistic, server_hostname=host.rstrip(".")
-            ),
+            asyncio.get_running_loop().start_tls(session.transport, session, context, server_hostname=host.rstrip(".")),
             self._rules.times.command,
         )
         if transport is None:

@@ -29,11 +29,12 @@ _MAX_RETURNS = 3
 
 
 class ExchangeLimits(Struct, frozen=True):
-    """Limits of one sender process: connections per site and in all, messages per connection."""
+    """Limits of one sender process: connections per site and in all, messages per connection, seconds a transaction may take."""
 
     connections_per_site: int = 10
     messages_per_connection: int = 100
     connections: int = 400
+    longest_transaction: float = 0.0
 
 
 class Exchange:
@@ -304,6 +305,9 @@ class _Way:
             return None
         while self.waiting:
             job = self.waiting.popleft()
+            if time.monotonic() + self._exchange.limits.longest_transaction > job.give_up:
+                self._exchange.give_back([job], "waited-too-long")
+                continue
             if job.composed is None:
                 job.composed = job.compose(job.copy)
             if job.composed is not None:

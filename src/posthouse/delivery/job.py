@@ -24,12 +24,22 @@ class Answer(Struct, frozen=True):
 class Job:
     """A copy that waits for a connection. `compose` is called when a session takes it, so bytes exist only while they leave."""
 
-    __slots__ = ("compose", "composed", "copy", "returns", "route")
+    __slots__ = ("compose", "composed", "copy", "give_up", "returns", "route")
 
-    def __init__(self, copy: Copy, route: Route, compose: Callable[[Copy], Composed | None]) -> None:
-        """compose: makes the bytes, or returns None after it has settled the copy otherwise (a field is missing, say)."""
+    def __init__(
+        self,
+        copy: Copy,
+        route: Route,
+        compose: Callable[[Copy], Composed | None],
+        give_up: float = float("inf"),
+    ) -> None:
+        """compose: makes the bytes, or returns None after it has settled the copy otherwise (a field is missing, say).
+
+        give_up: on the monotonic clock, when the claim lapses and another sender may take the copy: by then it is answered or let go.
+        """
         self.copy = copy
         self.route = route
         self.compose = compose
         self.composed: Composed | None = None
+        self.give_up = give_up
         self.returns = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -36,15 +37,12 @@ class DnsResolver:
 
     async def addresses(self, host: str) -> Sequence[str]:
         """IPv6 addresses first, then IPv4 (RFC 6724 prefers the former; the caller tries several)."""
-        found: list[str] = []
-        trouble: Exception | None = None
-        for kind in (dns.rdatatype.AAAA, dns.rdatatype.A):
-            try:
-                found += [record.address for record in await self._ask(host, kind)]
-            except DnsTrouble as error:
-                trouble = error
-        if not found and trouble is not None:
-            raise trouble
+        kinds = (dns.rdatatype.AAAA, dns.rdatatype.A)
+        answers = await asyncio.gather(*(self._ask(host, kind) for kind in kinds), return_exceptions=True)
+        found = [record.address for answer in answers if not isinstance(answer, BaseException) for record in answer]
+        for answer in answers:
+            if isinstance(answer, BaseException) and not found:
+                raise answer
         return found
 
     async def txt(self, name: str) -> Sequence[str]:

@@ -18,6 +18,8 @@ from posthouse.model.ports import Chance, DnsTrouble, MxHost, NoSuchDomain, Reso
 
 _SQL = named_sql.load("posthouse.delivery")
 _ROUTE_LIFE = timedelta(hours=1)
+# How long a domain whose DNS did not answer is not asked for again.
+_SILENCE_LIFE = timedelta(minutes=1)
 _LOOKUPS_AT_ONCE = 64
 # What a process remembers; a campaign to a million people has far fewer domains.
 _REMEMBERED = 100_000
@@ -42,7 +44,7 @@ class Route(Struct, frozen=True):
 
 
 class RouteBook:
-    """Finds routes: from memory, from what another process found, from DNS. DNS failures are not remembered."""
+    """Finds routes: from memory, from what another process found, from DNS. Failures stay in this process."""
 
     def __init__(self, pool: Pool, resolver: Resolver) -> None:
         self._pool = pool
@@ -50,8 +52,18 @@ class RouteBook:
         self._relay_route: Route | None = None
         self._known: dict[str, tuple[Route | Failure, datetime]] = {}
 
-    async def find(self, domains: Iterable[str], now: datetime) -> Mapping[str, Route | Failure]:
-        """The route of each domain, or the failure that stands in its way."""
+    def knows(self, domain: str, now: datetime) -> bool:
+        """Whether `find` would answer for this domain from memory."""
+        known = self._known.get(domain)
+        return known is not None and known[1] > now
+
+    async def find(
+        self, domains: Iterable[str], now: datetime, *, patience: float | None = None
+    ) -> Mapping[str, Route | Failure]:
+        """The route of each domain, or the failure that stands in its way.
+
+        patience: seconds after which a look-up that is still under way counts as unanswered; None waits for all.
+        """
         found: dict[str, Route | Failure] = {}
         missing: list[str] = []
         for domain in domains:
@@ -61,7 +73,7 @@ class RouteBook:
             else:
                 missing.append(domain)
         if missing:
-            await self._find_shared(missing, found, now)
+            await self._find_shared(missing, found, now, patience)
         return found
 
     async def relay_route(self, relay: Relay) -> Route:
@@ -74,7 +86,9 @@ class RouteBook:
             self._relay_route = Route(row["site_id"], name, ())
         return self._relay_route
 
-    async def _find_shared(self, domains: Sequence[str], found: dict[str, Route | Failure], now: datetime) -> None:
+    async def _find_shared(
+        self, domains: Sequence[str], found: dict[str, Route | Failure], now: datetime, patience: float | None
+    ) -> None:
         for row in await self._pool.fetch(_SQL["known_routes"], domains, now):
             mx = tuple(MxHost(p, h) for p, h in zip(row["mx_preferences"], row["mx_hosts"], strict=True))
             route = Failure.NULL_MX if mx[0].host == "." else Route(row["site_id"], row["site"], mx)
@@ -84,8 +98,13 @@ class RouteBook:
         if not missing:
             return
         gate = asyncio.Semaphore(_LOOKUPS_AT_ONCE)
-        answers = await asyncio.gather(*(self._look_up(domain, gate) for domain in missing))
-        await self._keep(dict(zip(missing, answers, strict=True)), found, now)
+        lookups = {domain: asyncio.create_task(self._look_up(domain, gate)) for domain in missing}
+        _, late = await asyncio.wait(lookups.values(), timeout=patience)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        answers = {d: Failure.DNS_TEMPORARY if task in late else task.result() for d, task in lookups.items()}
+        await self._keep(answers, found, now)
 
     async def _look_up(self, domain: str, gate: asyncio.Semaphore) -> tuple[MxHost, ...] | Failure:
         async with gate:
@@ -115,8 +134,8 @@ class RouteBook:
         for domain, answer in answers.items():
             if isinstance(answer, Failure):
                 found[domain] = answer
-                if answer is Failure.DNS_NXDOMAIN:
-                    self._remember(domain, answer, now)
+                life = _SILENCE_LIFE if answer is Failure.DNS_TEMPORARY else _ROUTE_LIFE
+                self._remember(domain, answer, now, life)
             elif answer[0].host == ".":
                 found[domain] = Failure.NULL_MX
                 self._remember(domain, Failure.NULL_MX, now)
@@ -136,10 +155,10 @@ class RouteBook:
             now + _ROUTE_LIFE,
         )
 
-    def _remember(self, domain: str, route: Route | Failure, now: datetime) -> None:
+    def _remember(self, domain: str, route: Route | Failure, now: datetime, life: timedelta = _ROUTE_LIFE) -> None:
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
-        self._known[domain] = (route, now + _ROUTE_LIFE)
+        self._known[domain] = (route, now + life)
 
     @cached_property
     def _suffixes(self) -> PublicSuffixList:

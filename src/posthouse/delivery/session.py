@@ -170,11 +170,12 @@ class Session(asyncio.Protocol):
             return
         if self._in_content is not None and self._unsent:
             unsent = self._unsent_bytes()
-            if (
-                unsent < self._unsent
-            ):  # the peer still reads, if slowly: the block time-out counts from the last progress
+            # The peer still reads, if slowly: the block time-out counts from the last progress, as long as the claim holds.
+            if unsent < self._unsent and now < self._in_content.give_up:
                 self._unsent = unsent
-                self._deadline = now + (self._times.block if unsent else self._times.final_dot)
+                self._deadline = min(
+                    now + (self._times.block if unsent else self._times.final_dot), self._in_content.give_up
+                )
                 return
         self._abandon(Failure.REPLY_TIMEOUT)
 

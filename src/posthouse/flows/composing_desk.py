@@ -40,8 +40,19 @@ class Desk:
         self._stopped: frozenset[int] = frozenset()
         self._renderer: RenderChild | None = None
 
-    async def jobs(self, copies: Sequence[Copy]) -> list[Job]:
-        """The jobs of those copies that are to be sent; the others are settled here."""
+    def part(self, copies: Sequence[Copy]) -> tuple[list[Copy], list[Copy]]:
+        """(those whose way is known, those that somebody must be asked for first)."""
+        if self._app.relay is not None:
+            return list(copies), []
+        now = self._app.clock.now()
+        routed: list[Copy] = []
+        unrouted: list[Copy] = []
+        for copy in copies:
+            (routed if self._app.routes.knows(_domain(copy), now) else unrouted).append(copy)
+        return routed, unrouted
+
+    async def jobs(self, copies: Sequence[Copy], give_up: float) -> list[Job]:
+        """The jobs of those copies that are to be sent; the others are settled here. give_up: when their claim lapses, monotonic."""
         wanted = [copy for copy in copies if not self._withheld(copy)]
         routes = await self._routes(wanted)
         by_campaign: dict[int, list[Job]] = defaultdict(list)
@@ -50,7 +61,7 @@ class Desk:
             if isinstance(route, Failure):
                 self._unroutable(copy, route)
             else:
-                by_campaign[copy.campaign_id].append(Job(copy, route, self._compose))
+                by_campaign[copy.campaign_id].append(Job(copy, route, self._compose, give_up))
         jobs: list[Job] = []
         for campaign_id, batch in by_campaign.items():
             compiled, composer = await self._composer(campaign_id)

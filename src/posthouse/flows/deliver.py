@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import structlog
@@ -20,6 +22,7 @@ from posthouse.delivery.session import SessionTimes
 from posthouse.flows.composing_desk import Desk
 from posthouse.flows.settle import Settler, open_journal, prune_journal, replay
 from posthouse.flows.wake import QUEUE_CHANNEL
+from posthouse.model.messages import Copy
 from posthouse.model.outcomes import Reaction, Verdict
 from posthouse.queue import DueLane, Journal, JournalFull, LaneRoom
 from posthouse.reputation import RecentSuppressions
@@ -32,6 +35,8 @@ _RESCAN_SECONDS = 5.0
 _FINISH_SECONDS = 30.0
 _MOST_CLAIMED = 2_000
 _LANES_AT_ONCE = 1_000
+# Claimed messages that wait for DNS; more are not claimed before some of them have their route.
+_MOST_UNROUTED = 4_000
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 # Default rests where a rule gives no time of its own.
 _REST_SECONDS = {Reaction.SLOW: 60.0, Reaction.HOLD: 3600.0}
@@ -75,7 +80,8 @@ class _Sender:
         self._lanes: list[DueLane] = []
         self._floors: dict[int, datetime] = {}
         self._wake = asyncio.Event()
-        self._rests: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        self._unrouted = 0
         self._in_flight = timedelta(minutes=app.settings.delivery.in_flight_minutes)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -104,9 +110,12 @@ class _Sender:
         finally:
             listener.cancel()
             stopper.cancel()
+            for task in self._background:
+                task.cancel()
+            await asyncio.gather(*self._background, return_exceptions=True)
             await self._exchange.close(_FINISH_SECONDS)
             await self._desk.close()
-            await asyncio.gather(listener, *self._rests, return_exceptions=True)
+            await asyncio.gather(listener, *self._background, return_exceptions=True)
 
     async def _look_around(self) -> None:
         now = self._app.clock.now()
@@ -116,7 +125,7 @@ class _Sender:
 
     async def _claim(self) -> int:
         """Claim for every lane that has room, urgent lanes first; returns how many were taken."""
-        if not self._settler.may_claim:
+        if not self._settler.may_claim or self._unrouted > _MOST_UNROUTED:
             return 0
         rooms: list[LaneRoom] = []
         asked: set[int] = set()
@@ -130,13 +139,40 @@ class _Sender:
         if not rooms:
             return 0
         app = self._app
+        give_up = time.monotonic() + self._in_flight.total_seconds()
         claimed = await queue.claim(app.db, rooms, app.clock.now(), self._in_flight, most=_MOST_CLAIMED)
         self._floors.update(claimed.dues)
         if len(claimed.copies) < _MOST_CLAIMED:
             # Every lane that was asked gave what it had; those that gave nothing are empty until the next look around.
             self._lanes = [lane for lane in self._lanes if lane.lane_id in claimed.dues or lane.lane_id not in asked]
-        self._exchange.offer(await self._desk.jobs(claimed.copies))
+        routed, unrouted = self._desk.part(claimed.copies)
+        await self._prepare(routed, give_up)
+        if unrouted:
+            # DNS may take its time: what it has not answered yet must not hold up the rest.
+            self._unrouted += len(unrouted)
+            self._in_background(self._prepare_unrouted(unrouted, give_up))
         return len(claimed.copies)
+
+    async def _prepare(self, copies: Sequence[Copy], give_up: float) -> None:
+        """Copies become jobs of the exchange; where that fails they go back to the queue."""
+        try:
+            self._exchange.offer(await self._desk.jobs(copies, give_up))
+        except BaseException:
+            self._settler.put_back(copies, "sender-fault")
+            raise
+
+    async def _prepare_unrouted(self, copies: Sequence[Copy], give_up: float) -> None:
+        try:
+            await self._prepare(copies, give_up)
+        except DATABASE_TROUBLE as error:
+            _log.warning("messages go back to the queue", reason=str(error), messages=len(copies))
+        finally:
+            self._unrouted -= len(copies)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _answered(self, job: Job, answer: Answer) -> None:
         app = self._app
@@ -156,9 +192,7 @@ class _Sender:
         until = app.clock.now() + timedelta(seconds=verdict.hold_seconds or _REST_SECONDS[verdict.reaction])
         self._exchange.rest(site_id, "site-resting")
         self._lanes = [lane for lane in self._lanes if lane.site_id != site_id]
-        task = asyncio.create_task(delivery.start_rest(app.db, site_id, until, verdict.bounce_class.value, reply))
-        self._rests.add(task)
-        task.add_done_callback(self._rests.discard)
+        self._in_background(delivery.start_rest(app.db, site_id, until, verdict.bounce_class.value, reply))
 
     def _put_back(self, jobs: Sequence[Job], reason: str) -> None:
         self._settler.put_back([job.copy for job in jobs], reason)
@@ -210,5 +244,6 @@ def _exchange(
     limits = ExchangeLimits(
         connections_per_site=max(1, settings.connections_per_site // senders),
         messages_per_connection=settings.messages_per_connection,
+        longest_transaction=settings.longest_transaction,
     )
     return Exchange(Dialler(app.resolver, rules), app.relay, limits, app.chance, answered, put_back)

@@ -9,6 +9,8 @@ from posthouse.flows.wake import wake_senders
 
 # A chunk is one short transaction; larger ones gain nothing and hold the senders back.
 CHUNK = 5_000
+# A domain whose DNS has not answered by then is queued for the unknown site; the sender asks again.
+_PATIENCE_SECONDS = 15.0
 BROADCAST_POOL = "default"
 BROADCAST_PRIORITY = 5
 
@@ -61,4 +63,4 @@ async def _find_routes(app: App, campaign: Campaign) -> None:
         domains = await queue.chunk_domains(
             app.db, campaign.workspace_id, campaign.list_id, campaign.launch_after, until
         )
-        await app.routes.find(domains, app.clock.now())
+        await app.routes.find(domains, app.clock.now(), patience=_PATIENCE_SECONDS)

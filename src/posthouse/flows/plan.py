@@ -66,6 +66,8 @@ async def preflight(app: App, order: Order) -> Preflight:
         recipients = await audience.count_recipients(connection, order.workspace_id, order.recipients_list.list_id)
     missing = await _missing_fields(app, order, compiled) if compiled.fields else ()
     blockers = [*await _domain_blockers(app, order, sender), *_law_blockers(app, compiled)]
+    if await campaigns.name_is_taken(app.db, order.workspace_id, order.name):
+        blockers.append(campaigns.name_taken(order.name))
     if not recipients:
         blockers.append(f"The list “{order.recipients_list.name}” has no subscribed contact.")
     blockers += [

@@ -88,6 +88,7 @@ class Settler:
         self._wake = asyncio.Event()
         self._many = asyncio.Event()
         self._stopping = False
+        self._stalled = False
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -112,7 +113,7 @@ class Settler:
         """
         if self._task is not None and self._task.done():
             raise RuntimeError("settling ended by a fault") from self._task.exception()
-        return len(self._pending) < _BACKLOG and not self._journal.is_full
+        return not self._stalled and len(self._pending) < _BACKLOG and not self._journal.is_full
 
     def note(self, outcome: Outcome) -> None:
         """An attempt ended: from here on a crash cannot lose its answer."""
@@ -157,8 +158,10 @@ class Settler:
                 await self._put_back(untried)
                 untried = []
             except DATABASE_TROUBLE as error:
+                self._stalled = True  # a claim now could take up again what is answered and not settled yet
                 _log.warning("settling waits for the database", error=str(error), outcomes=len(outcomes))
                 await asyncio.sleep(_RETRY_SECONDS)
+        self._stalled = False
 
     async def _put_back(self, untried: Sequence[tuple[Copy, str]]) -> None:
         for reason in dict.fromkeys(reason for _, reason in untried):

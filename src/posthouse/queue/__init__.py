@@ -5,7 +5,7 @@ a reply means.
 """
 
 from posthouse.queue.claim import Claimed, DueLane, LaneRoom, any_claimed, claim, due_lanes, next_due
-from posthouse.queue.hold import release_held, waiting_counts, waiting_message
+from posthouse.queue.hold import fall_due, release_held, waiting_counts, waiting_message
 from posthouse.queue.journal import Journal, JournalFull
 from posthouse.queue.put import chunk_domains, drop_empty_ranges, next_message_ids, put_chunk
 from posthouse.queue.settle import mark_settled, put_back, settle, settled_mark
@@ -21,6 +21,7 @@ __all__ = [
     "claim",
     "drop_empty_ranges",
     "due_lanes",
+    "fall_due",
     "mark_settled",
     "next_due",
     "next_message_ids",

@@ -14,13 +14,22 @@ _RELEASED_AT_ONCE = 5_000
 
 async def release_held(pool: Pool, campaign_id: int, due: datetime) -> int:
     """Let the held messages of a campaign fall due at `due`, in short transactions; returns how many."""
-    released = 0
+    return await _in_portions(pool, _SQL["release_held"], campaign_id, due)
+
+
+async def fall_due(pool: Pool, campaign_id: int, due: datetime) -> int:
+    """Let the deferred messages of a campaign fall due at `due` instead of later; returns how many."""
+    return await _in_portions(pool, _SQL["fall_due"], campaign_id, due)
+
+
+async def _in_portions(pool: Pool, statement: str, campaign_id: int, due: datetime) -> int:
+    changed = 0
     while True:
-        status = await pool.execute(_SQL["release_held"], campaign_id, due, _RELEASED_AT_ONCE)
+        status = await pool.execute(statement, campaign_id, due, _RELEASED_AT_ONCE)
         count = int(status.rsplit(" ", 1)[1])
-        released += count
+        changed += count
         if count == 0:
-            return released
+            return changed
 
 
 async def waiting_counts(connection: Connection | Pool, workspace_id: int, campaign_id: int) -> list[dict[str, Any]]:

@@ -127,7 +127,7 @@ class Journal:
         os.close(self._lock)
 
     def _segments(self) -> list[Path]:
-        return sorted(self._directory.glob(f"*{_SUFFIX}"))
+        return sorted(self._directory.glob("[0-9]" * 20 + _SUFFIX))
 
     def _newest_number(self) -> int:
         segments = self._segments()

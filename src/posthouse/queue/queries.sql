@@ -165,6 +165,15 @@ set due = $2, state = 0
 from (select workspace_id, message_id from queue where campaign_id = $1 and state = 2 limit $3 for update skip locked) h
 where q.workspace_id = h.workspace_id and q.message_id = h.message_id;
 
+-- name: fall_due
+-- Let what a campaign has deferred fall due at once, some at a time.
+update queue q
+set due = $2
+from (
+    select workspace_id, message_id from queue where campaign_id = $1 and state = 0 and due > $2 limit $3 for update skip locked
+) w
+where q.workspace_id = w.workspace_id and q.message_id = w.message_id;
+
 -- name: waiting_counts
 -- What of a campaign is still in the queue: state, reason, how many, and when the next of them falls due.
 select state, reason, count(*) as count, min(due) as next_due

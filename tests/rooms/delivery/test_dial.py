@@ -173,6 +173,7 @@ def port_of(peer: Any) -> int:
     return port
 
 
+@pytest.mark.usefixtures("trusted")
 async def test_a_relay_takes_everything_after_a_log_in(
     peers: Any, sender: Any, job: MakeJob, peer_tls: ssl.SSLContext
 ) -> None:
@@ -198,6 +199,16 @@ async def test_a_relay_that_refuses_the_log_in(
         (answer,) = await post.send(job())
     assert result(answer) == (Stage.AUTH, expected, "localhost")
     assert rulebook(answer) == "deferred"
+
+
+async def test_a_password_goes_to_no_stranger(peers: Any, sender: Any, job: MakeJob, peer_tls: ssl.SSLContext) -> None:
+    """Somebody in between can offer STARTTLS too, but not the relay's certificate."""
+    peer = await peers(tls=peer_tls, EHLO=[STARTTLS, AFTER_TLS], AUTH="235 2.7.0 welcome")
+    relay = Relay("127.0.0.1", port_of(peer), implicit_tls=False, user="me", password="secret")
+    async with sender(peer, relay=relay, allow_private_addresses=False) as post:
+        (answer,) = await post.send(job())
+    assert result(answer) == (Stage.STARTTLS, Failure.TLS_FAILED, "127.0.0.1")
+    assert not [line for line in peer.commands if line.startswith("AUTH")]
 
 
 async def test_a_password_is_not_sent_in_the_clear(peers: Any, sender: Any, job: MakeJob) -> None:

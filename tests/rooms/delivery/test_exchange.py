@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,21 @@ async def test_a_message_that_was_settled_while_it_waited_is_not_sent(peers: Any
         post.exchange.offer([job(1, compose=lambda _: None), job(2)])
         await post.told(1)
         assert post.exchange.held == 0
+    assert peer.recipients == ["r2@peer.test"]
+
+
+async def test_a_message_whose_claim_lapses_before_it_could_end_is_let_go(
+    peers: Any, sender: Any, job: MakeJob
+) -> None:
+    """Another sender may take it up then: nobody begins what two could finish."""
+    peer = await peers()
+    async with sender(peer, limits=ExchangeLimits(longest_transaction=60.0)) as post:
+        late, early = job(1), job(2)
+        late.give_up = time.monotonic() + 59
+        early.give_up = time.monotonic() + 90
+        post.exchange.offer([late, early])
+        await post.told(2)
+    assert post.returned == [(1, "waited-too-long")]
     assert peer.recipients == ["r2@peer.test"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -130,7 +131,23 @@ async def test_a_domain_in_trouble_is_asked_about_again(pool: Pool, make_zone: A
     book = RouteBook(pool, zone)
     assert await book.find(["a.test"], AT) == {"a.test": Failure.DNS_TEMPORARY}
     zone.domains["a.test"] = []
-    assert isinstance((await book.find(["a.test"], AT))["a.test"], Route)
+    assert await book.find(["a.test"], AT + timedelta(seconds=59)) == {"a.test": Failure.DNS_TEMPORARY}
+    assert isinstance((await book.find(["a.test"], AT + timedelta(seconds=61)))["a.test"], Route)
+
+
+async def test_who_waits_for_no_longer_than_that_has_the_others(pool: Pool, make_zone: Any) -> None:
+    zone = make_zone({"a.test": ["127.0.0.1"]}, {"a.test": []})
+    answering, never = zone.mx, asyncio.Event()
+
+    async def mx(domain: str) -> Any:
+        if domain == "silent.test":
+            await never.wait()
+        return await answering(domain)
+
+    zone.mx = mx
+    found = await RouteBook(pool, zone).find(["silent.test", "a.test"], AT, patience=0.2)
+    assert found["silent.test"] is Failure.DNS_TEMPORARY
+    assert isinstance(found["a.test"], Route)
 
 
 async def test_an_exchanger_that_does_not_exist_never_falls_back_to_the_domain(pool: Pool, make_zone: Any) -> None:

@@ -94,6 +94,20 @@ async def test_a_held_message_waits_for_a_person(pool: Pool, world: Any) -> None
     assert (await rows(pool))[0][1] == 1
 
 
+async def test_what_was_deferred_can_be_made_due_and_nothing_else(pool: Pool, world: Any) -> None:
+    campaign = await world.queued(["ann@example.org", "ben@example.org", "cleo@example.org"])
+    other = await world.queued(["dan@example.org"], "Other")
+    ann, ben, _, dan = await claimed(pool, world.AT)
+    later = world.AT + 60 * MINUTE
+    for copy in (ann, dan):
+        await settle(pool, outcome(copy, Status.DEFERRED, next_try=microseconds(later)))
+    await settle(pool, outcome(ben, Status.HELD, rule="missing-field: city"))
+    assert other.campaign_id != campaign.campaign_id
+    assert await queue.fall_due(pool, campaign.campaign_id, world.AT + MINUTE) == 1
+    assert await queue.fall_due(pool, campaign.campaign_id, world.AT + MINUTE) == 0
+    assert [copy.message_id for copy in await claimed(pool, world.AT + MINUTE)] == [ann.message_id]
+
+
 async def test_what_is_put_back_was_not_tried(pool: Pool, world: Any) -> None:
     await world.queued(["ann@example.org"])
     (copy,) = await claimed(pool, world.AT)
