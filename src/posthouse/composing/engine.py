@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from minijinja import Environment
@@ -16,6 +17,8 @@ from posthouse.mail.quoted_printable import SOFT_BREAK, clean_text
 FUEL = 200_000
 # A part larger than this is no email.
 MOST_OCTETS = 2_000_000
+# Encoded values that are kept, and the longest of them: at most two megabytes for each of the four places.
+_REMEMBERED, _SHORT = 4_096, 100
 # Every other filter can grow a value without limit, or shows the insides of one. The lint refuses them with a sentence; this is the lock.
 FILTERS = frozenset(
     {
@@ -146,9 +149,16 @@ class Engine:
 
 
 def _printer(place: Place) -> Callable[[object], str]:
-    def printed(value: object) -> str:
+    def encoded(value: object) -> str:
         text = _clean(value)
         return (encode_for(place, text) + SOFT_BREAK).decode() if text else ""
+
+    # A first name stands in several places of one message and in those of many recipients.
+    remembered = lru_cache(_REMEMBERED)(encoded)
+
+    def printed(value: object) -> str:
+        # Only strings: 1 and True are one key, and two sentences.
+        return remembered(value) if isinstance(value, str) and len(value) <= _SHORT else encoded(value)
 
     return printed
 

@@ -1,8 +1,8 @@
 """The parent's side of the render child: starts it, watches it, and finds out whose rendering brought it down.
 
-The child answers recipient by recipient, so when it dies or its time is over the first one without an answer is the suspect. The
-suspect is tried once more, alone, in a new child; a second failure proves it guilty, and the rest go on. Three guilty recipients
-quarantine the template.
+When the child dies or its time is over, those without an answer are tried again in a new one that answers recipient by recipient: now the
+first without an answer is the suspect. It is tried once more, alone; a further failure proves it guilty, and the rest go on. Three guilty
+recipients quarantine the template.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _SECONDS_TO_START = 20.0
 _GUILTY_TO_QUARANTINE = 3
 _LENGTH_OCTETS = 4
 _LARGEST_ANSWER = 16 * 1024 * 1024
+_READ_AHEAD = 256 * 1024
 
 Values = Mapping[str, Any]
 Sources = Mapping[str, str]
@@ -86,15 +87,18 @@ class RenderChild:
         """
         key = _key(sources)
         answers: list[list[bytes] | RenderFailed] = []
+        one_by_one = not self._second_chance
         async with self._turn:
             while len(answers) < len(batch):
                 if self.is_quarantined(sources):
                     answers += [_QUARANTINED] * (len(batch) - len(answers))
                     break
                 try:
-                    await self._ask(sources, batch[len(answers) : len(answers) + BATCH], answers)
+                    await self._ask(sources, batch[len(answers) : len(answers) + BATCH], answers, one_by_one)
                 except _ChildFailed as failure:
-                    answers.append(await self._judge(key, sources, batch[len(answers)], failure))
+                    if one_by_one:
+                        answers.append(await self._judge(key, sources, batch[len(answers)], failure))
+                    one_by_one = True
         return answers
 
     def is_quarantined(self, sources: Sources) -> bool:
@@ -119,13 +123,15 @@ class RenderChild:
             return RenderFailed(str(failure), child_lost=True, quarantined=True)
         alone: list[list[bytes] | RenderFailed] = []
         try:
-            await self._ask(sources, [suspect], alone)
+            await self._ask(sources, [suspect], alone, one_by_one=True)
         except _ChildFailed as proof:
             self._guilty[key] = self._guilty.get(key, 0) + 1
             return RenderFailed(str(proof), child_lost=True, quarantined=self.is_quarantined(sources))
         return alone[0]
 
-    async def _ask(self, sources: Sources, batch: Sequence[Values], answers: list[list[bytes] | RenderFailed]) -> None:
+    async def _ask(
+        self, sources: Sources, batch: Sequence[Values], answers: list[list[bytes] | RenderFailed], one_by_one: bool
+    ) -> None:
         """Append an answer for each of `batch`. Raises _ChildFailed after those that came; the child is gone then."""
         if self._process is None:
             await self._start()
@@ -133,7 +139,7 @@ class RenderChild:
         watch = asyncio.create_task(_kill_when_over(self._process, self._seconds))
         try:
             await self._load(sources)
-            await self._send({"render": batch})
+            await self._send({"render": batch, "each": one_by_one})
             async with asyncio.timeout(self._seconds * _WALL_FACTOR):
                 for _ in batch:
                     answers.append(await self._answer())
@@ -163,7 +169,7 @@ class RenderChild:
         try:
             with theirs:
                 self._process = _spawn(theirs, self._memory)
-            self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+            self._reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_READ_AHEAD)
             async with asyncio.timeout(_SECONDS_TO_START):
                 await self._answer()
         except (OSError, EOFError, TimeoutError, msgspec.MsgspecError) as error:
