@@ -60,15 +60,15 @@ async def _look(house: House, current: Round) -> tuple[tuple[Any, ...], int, dat
     async with house.app.db.acquire() as connection:
         launch = await connection.fetchrow(SQL["launch"], current.campaign_id)
         waiting = await connection.fetchrow(SQL["waiting"], current.campaign_id, now)
-        due = await queue.next_due(connection, sandbox=True)
+        work = await queue.next_work(connection, now, sandbox=True)
     unsettled = await house.unsettled()
     finals = await house.finals(current)
     assert launch is not None
     assert waiting is not None
-    seen = (*launch.values(), *waiting.values(), finals, unsettled, due, status.accepted, status.refused)
+    seen = (*launch.values(), *waiting.values(), finals, unsettled, work, status.accepted, status.refused)
     is_done = launch["launched"] and not waiting["queued"] and finals >= launch["queued"] and not unsettled
     acts = None if status.next_due is None else datetime.fromtimestamp(status.next_due / 1_000_000, UTC)
     under_way = not launch["launched"] or unsettled or status.in_flight
-    moments = [each for each in (due, acts) if each is not None]
+    moments = [each for each in (work.due, work.ready, acts) if each is not None]
     is_due = any(each <= now for each in moments)
     return seen, waiting["claimed"], None if under_way or is_due or not moments else min(moments), is_done

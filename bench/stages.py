@@ -110,7 +110,8 @@ async def _deliver(app: App) -> float:
 
 async def _waiting(app: App) -> bool:
     async with app.db.acquire() as connection:
-        return await queue.next_due(connection, sandbox=False) is not None
+        work = await queue.next_work(connection, app.clock.now(), sandbox=False)
+    return work.due is not None or work.ready is not None
 
 
 def _cpu(server: dict[str, int]) -> float:

@@ -19,7 +19,7 @@ from posthouse.data_directory import DataDirectory
 from posthouse.db.migrate import migrate
 from posthouse.db.pool import Pool, open_pool
 from posthouse.db.server import EmbeddedServer
-from posthouse.delivery import DnsResolver, Relay, RouteBook, parse_relay
+from posthouse.delivery import DnsResolver, LimitBook, Relay, RouteBook, SiteLimits, parse_relay
 from posthouse.mail.replies import Rules
 from posthouse.mail.tokens import Tokens
 from posthouse.model.errors import DatabaseUnavailable
@@ -99,7 +99,7 @@ async def open_app(
             database_url=url,
             clock=clock,
             resolver=resolver,
-            routes=RouteBook(pool, resolver),
+            routes=RouteBook(pool, resolver, load_limits(directory, settings)),
             relay=relay,
             chance=random.Random(),
             key=key,
@@ -111,6 +111,21 @@ async def open_app(
                 life=delivery.life_hours * 3600,
             ),
         )
+
+
+def load_limits(directory: DataDirectory, settings: Settings) -> LimitBook:
+    """The shipped limits of mailbox providers and the operator's. Raises SettingWrong with file, line and reason."""
+    own = [directory.site_limits] if directory.site_limits.exists() else []
+    return LimitBook.load(
+        SiteLimits(
+            connections=settings.delivery.connections_per_site,
+            messages_per_connection=settings.delivery.messages_per_connection,
+            # A relay is no mailbox provider: it says by itself what it takes.
+            per_second=None if settings.delivery.relay else settings.delivery.messages_per_second or None,
+            tls_required=settings.delivery.require_tls,
+        ),
+        *own,
+    )
 
 
 async def _guard(server: EmbeddedServer) -> None:

@@ -40,6 +40,11 @@ class DataDirectory:
         return self.path / "replies.toml"
 
     @property
+    def site_limits(self) -> Path:
+        """The operator's own limits of mailbox providers, if any."""
+        return self.path / "site_limits.toml"
+
+    @property
     def up_lock(self) -> Path:
         """Locked by the one `up` that runs this directory."""
         return self.path / "locks" / "up"

@@ -104,6 +104,9 @@ class DeliverySettings(Struct, frozen=True, forbid_unknown_fields=True):
     messages_per_connection: Annotated[
         int, Meta(ge=1, le=100000, description="Messages before a connection is closed.")
     ] = 100
+    messages_per_second: Annotated[
+        float, Meta(ge=0, le=1e6, description="To one mailbox provider from one source, at most; 0: no limit.")
+    ] = 100.0
     life_hours: Annotated[
         float, Meta(gt=0, le=720, description="How long a message is tried before it is given up (SMTP-3).")
     ] = 120.0

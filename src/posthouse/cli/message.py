@@ -14,6 +14,7 @@ from posthouse.cli.output import print_json, print_table, say
 from posthouse.mail.address import parse_address
 from posthouse.model.errors import Refused
 from posthouse.model.events import EventKind
+from posthouse.model.waiting import WaitReason
 
 commands = typer.Typer(help="One recipient's copy: what happened to it and why.", no_args_is_help=True)
 
@@ -76,12 +77,14 @@ def _waiting(row: dict[str, Any], now: datetime) -> dict[str, Any]:
     states = {0: "queued", 1: "under way", 2: "held"}
     if row["state"] == 2:
         why = "It waits for a person."
-    elif row["site_rests_until"] is not None:
-        why = f"{row['site']} rests until {row['site_rests_until']:%Y-%m-%d %H:%M} UTC: {row['site_reply']}"
     elif row["state"] == 1:
         why = "A sender has it in hand."
+    elif row["rests_until"] is not None:
+        why = f"{row['site']} rests until {row['rests_until']:%Y-%m-%d %H:%M} UTC: {row['rest_reply']}"
     elif row["due"] > now:
         why = "Its next try is not due yet."
+    elif row["ready_at"] is not None:
+        why = _paced(row)
     else:
         why = "It waits for its turn in its lane."
     return {
@@ -93,6 +96,13 @@ def _waiting(row: dict[str, Any], now: datetime) -> dict[str, Any]:
         "site": row["site"],
         "queued_at": row["first_at"],
     }
+
+
+def _paced(row: dict[str, Any]) -> str:
+    """What slows its site down, and what the provider said."""
+    rate = f" at {row['per_second'] * 60:,.0f} a minute" if row["per_second"] is not None else ""
+    words = f" It said: {row['pace_reply']}" if row["pace_reply"] else ""
+    return f"{WaitReason(row['paced']).sentence} {row['site']} is sent to{rate}, next at {row['ready_at']:%H:%M:%S} UTC.{words}"
 
 
 async def _show(message_id: int, data: Data, json: bool) -> None:

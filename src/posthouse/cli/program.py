@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from posthouse.cli import campaign, contacts, demo, domain, installation, message, report, suppression
+from posthouse.cli import campaign, contacts, demo, domain, installation, message, report, source, suppression
 from posthouse.model.errors import PosthouseError
 
 program = typer.Typer(
@@ -24,6 +24,9 @@ program.add_typer(contacts.commands, name="contacts")
 program.add_typer(campaign.commands, name="campaign")
 program.add_typer(message.commands, name="message")
 program.add_typer(suppression.commands, name="suppression")
+program.add_typer(source.sources, name="source")
+program.add_typer(source.pools, name="pool")
+program.add_typer(source.streams, name="stream")
 report.register(program)
 demo.register(program)
 

@@ -38,8 +38,10 @@ from posthouse.settings import load_settings
 _LOOK_SECONDS = 0.03
 # How often in a row all must be quiet: an act of one side reaches the other within two looks.
 _QUIET_LOOKS = 3
-# A jump goes a little beyond the next due moment, so that what falls due around it is done together.
+# A jump goes a little beyond the next due moment, so that what falls due around it is done together; less so where messages only wait
+# for their pace, whose allowance a longer jump would waste.
 _SLACK = timedelta(minutes=20)
+_PACED_SLACK = timedelta(seconds=2)
 _STUCK_SECONDS = 300.0
 # The rate is that of the bulk: the last few wait for providers that are slow by nature.
 _BULK = 0.75
@@ -159,10 +161,9 @@ async def _conduct(stage: Stage, campaign_id: int, on_progress: Callable[[int, i
         if quiet < _QUIET_LOOKS:
             continue
         quiet = 0
-        moment = await _next_moment(stage)
+        moment = await _next_moment(stage, began)
         if moment is not None:
-            # The later it gets, the less what is due is worth a jump of its own.
-            app.clock.jump_to(moment + max(_SLACK, (moment - began) / 8))
+            app.clock.jump_to(moment)
             await wake_senders(app)
         elif campaign.finished_at is not None:
             return rate or final.count / max(busy, elapsed)
@@ -194,17 +195,21 @@ async def _is_quiet(stage: Stage) -> bool:
     async with stage.app.db.acquire() as connection:
         if await queue.any_claimed(connection, sandbox=True):
             return False
-        due = await queue.next_due(connection, sandbox=True)
-    return due is None or due > now
+        work = await queue.next_work(connection, now, sandbox=True)
+    return work.ready is None or work.ready > now
 
 
-async def _next_moment(stage: Stage) -> datetime | None:
-    """When the next thing falls due on either side."""
+async def _next_moment(stage: Stage, began: datetime) -> datetime | None:
+    """Where to jump, so that something can be done on either side."""
     async with stage.app.db.acquire() as connection:
-        due = await queue.next_due(connection, sandbox=True)
+        work = await queue.next_work(connection, stage.app.clock.now(), sandbox=True)
     status = stage.sandbox.status()
-    moments = [due, None if status.next_due is None else _moment(status.next_due)]
-    return min((moment for moment in moments if moment is not None), default=None)
+    acts = None if status.next_due is None else _moment(status.next_due)
+    # The later it gets, the less what is due is worth a jump of its own.
+    moments = [due + max(_SLACK, (due - began) / 8) for due in (work.due, acts) if due is not None]
+    if work.ready is not None:
+        moments.append(work.ready + _PACED_SLACK)
+    return min(moments, default=None)
 
 
 def _moment(microseconds: int) -> datetime:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from posthouse.delivery.job import Answer
 from posthouse.delivery.relay import Relay
 from posthouse.delivery.session import Feed, Session, SessionTimes
+from posthouse.delivery.sources import DEFAULT_SOURCE, Source
 from posthouse.mail.replies import Failure, Stage
 from posthouse.model.outcomes import Reply
 from posthouse.model.ports import DnsTrouble, NoSuchDomain, Resolver
@@ -31,6 +32,14 @@ class DialRules(Struct, frozen=True):
     times: SessionTimes = SessionTimes()
     allow_private_addresses: bool = False
     require_tls: bool = False
+
+
+class _WayOut(Struct, frozen=True):
+    """How one connection leaves: the local address (None: the system's choice), the name in EHLO, and whether it must be encrypted."""
+
+    address: str | None
+    ehlo_name: str
+    require_tls: bool
 
 
 class Dialler:
@@ -51,12 +60,17 @@ class Dialler:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         return context
 
-    async def open(self, hosts: Sequence[str], feed: Feed) -> Session | Answer:
-        """A session with the first host that takes us, or how the last of them failed."""
+    async def open(
+        self, hosts: Sequence[str], feed: Feed, source: Source = DEFAULT_SOURCE, *, require_tls: bool = False
+    ) -> Session | Answer:
+        """A session from a source with the first host that takes us, or how the last of them failed."""
+        way_out = _WayOut(
+            source.address, source.ehlo_name or self._rules.ehlo_name, require_tls or self._rules.require_tls
+        )
         answer = Answer(Stage.CONNECT, hosts[0] if hosts else "", failure=Failure.NO_ADDRESS)
         for host in hosts:
             try:
-                addresses = self._permitted(await self._resolver.addresses(host))
+                addresses = self._permitted(await self._resolver.addresses(host), way_out)
             except NoSuchDomain:
                 continue
             except DnsTrouble:
@@ -68,7 +82,7 @@ class Dialler:
                     answer = Answer(Stage.CONNECT, host, failure=addresses)
                 continue
             for address in addresses[:_ADDRESSES_TRIED]:
-                opened = await self._open_address(host, address)
+                opened = await self._open_address(host, address, way_out)
                 if isinstance(opened, Session):
                     opened.feed_from(feed)
                     return opened
@@ -82,37 +96,54 @@ class Dialler:
         # A password goes only to the server whose name is on the certificate; a test network has no such certificates.
         must_know = relay.user is not None and not self._rules.allow_private_addresses
         starttls = None if relay.implicit_tls else self._authenticated if must_know else self._opportunistic
-        opened = await self._converse(relay.host, relay.host, relay.port, context, starttls)
+        way_out = _WayOut(None, self._rules.ehlo_name, self._rules.require_tls)
+        opened = await self._converse(relay.host, relay.host, relay.port, context, starttls, way_out)
         if isinstance(opened, Session) and relay.user is not None:
             opened = await self._log_in(opened, relay)
         if isinstance(opened, Session):
             opened.feed_from(feed)
         return opened
 
-    def _permitted(self, addresses: Iterable[str]) -> list[str] | Failure:
-        """Leave out loopback, private and link-local addresses: nobody's mail exchanger is there (answers 22)."""
+    def _permitted(self, addresses: Iterable[str], way_out: _WayOut) -> list[str] | Failure:
+        """Leave out loopback, private and link-local addresses: nobody's mail exchanger is there (answers 22); and those of a family
+        in which the source has no address."""
         found = list(addresses)
         if not found:
             return Failure.NO_ADDRESS
+        if way_out.address is not None:
+            found = [address for address in found if (":" in address) == (":" in way_out.address)]
+            if not found:
+                return Failure.CONNECT_UNREACHABLE
         allowed = [a for a in found if self._rules.allow_private_addresses or ipaddress.ip_address(a).is_global]
         return allowed or Failure.BAD_MX
 
-    async def _open_address(self, host: str, address: str) -> Session | Answer:
+    async def _open_address(self, host: str, address: str, way_out: _WayOut) -> Session | Answer:
         port = self._rules.port
-        opened = await self._converse(host, address, port, None, self._opportunistic)
-        if isinstance(opened, Answer) and opened.stage is Stage.STARTTLS and not self._rules.require_tls:
-            opened = await self._converse(host, address, port, None, None)
+        opened = await self._converse(host, address, port, None, self._opportunistic, way_out)
+        if isinstance(opened, Answer) and opened.stage is Stage.STARTTLS and not way_out.require_tls:
+            opened = await self._converse(host, address, port, None, None, way_out)
         return opened
 
     async def _converse(
-        self, host: str, address: str, port: int, context: ssl.SSLContext | None, starttls: ssl.SSLContext | None
+        self,
+        host: str,
+        address: str,
+        port: int,
+        context: ssl.SSLContext | None,
+        starttls: ssl.SSLContext | None,
+        way_out: _WayOut,
     ) -> Session | Answer:
         session = Session(host, self._rules.times, _Silent())
         stage = Stage.CONNECT
         try:
             await asyncio.wait_for(
                 asyncio.get_running_loop().create_connection(
-                    lambda: session, address, port, ssl=context, server_hostname=host if context else None
+                    lambda: session,
+                    address,
+                    port,
+                    ssl=context,
+                    server_hostname=host if context else None,
+                    local_addr=(way_out.address, 0) if way_out.address else None,
                 ),
                 self._rules.connect_seconds,
             )
@@ -122,12 +153,12 @@ class Dialler:
             if reply.code != 220:
                 return _give_up(session, Answer(stage, host, reply))
             stage = Stage.EHLO
-            reply = await self._greet(session)
+            reply = await self._greet(session, way_out)
             if reply.code != 250:
                 return _give_up(session, Answer(stage, host, reply))
             if starttls is not None and "STARTTLS" in session.capabilities:
                 stage = Stage.STARTTLS
-                reply = await self._encrypt(session, host, starttls)
+                reply = await self._encrypt(session, host, starttls, way_out)
                 if not session.encrypted or reply.code != 250:
                     return _give_up(session, Answer(stage, host, reply))
         except ConnectionRefusedError:
@@ -140,15 +171,15 @@ class Dialler:
         except OSError:
             failure = Failure.CONNECT_UNREACHABLE if stage is Stage.CONNECT else Failure.CONNECTION_LOST
             return _give_up(session, Answer(stage, host, failure=failure))
-        if self._rules.require_tls and not session.encrypted:
+        if way_out.require_tls and not session.encrypted:
             return _give_up(session, Answer(Stage.STARTTLS, host, failure=Failure.TLS_REQUIRED))
         if session.is_over:  # closed right after its last word
             return Answer(stage, host, failure=Failure.CONNECTION_LOST)
         return session
 
-    async def _greet(self, session: Session) -> Reply:
+    async def _greet(self, session: Session, way_out: _WayOut) -> Reply:
         """EHLO, or HELO for a server that does not know it (SMTP-8)."""
-        name = self._rules.ehlo_name.encode()
+        name = way_out.ehlo_name.encode()
         reply = await session.ask(b"EHLO " + name, self._rules.times.command)
         if reply.code == 250:
             session.learn_capabilities()
@@ -156,7 +187,7 @@ class Dialler:
             reply = await session.ask(b"HELO " + name, self._rules.times.command)
         return reply
 
-    async def _encrypt(self, session: Session, host: str, context: ssl.SSLContext) -> Reply:
+    async def _encrypt(self, session: Session, host: str, context: ssl.SSLContext, way_out: _WayOut) -> Reply:
         reply = await session.ask(b"STARTTLS", self._rules.times.command)
         if reply.code != 220:
             return reply
@@ -168,7 +199,7 @@ class Dialler:
         if transport is None:
             raise ConnectionResetError
         session.attach(transport)
-        return await self._greet(session)
+        return await self._greet(session, way_out)
 
     async def _log_in(self, session: Session, relay: Relay) -> Session | Answer:
         if not session.encrypted and not self._rules.allow_private_addresses:

@@ -1,7 +1,7 @@
 """The exchange: copies wait here for a connection to their site; connections are opened, reused and closed here.
 
-Connections are kept by the set of mail exchangers, limited by site. How much a lane may hold follows what it got rid of lately, about
-two seconds of work, so that a pause bites soon and a crash leaves little to wait for (answers 1).
+Connections are kept by source and set of mail exchangers, and limited by source and site. How much a lane may hold follows what it got
+rid of lately, about two seconds of work, so that a pause bites soon and a crash leaves little to wait for (answers 1).
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from msgspec import Struct
 
 from posthouse.delivery.dial import Dialler
 from posthouse.delivery.job import Answer, Job
+from posthouse.delivery.limits import SiteLimits
 from posthouse.delivery.pace import LanePace
 from posthouse.delivery.relay import Relay
 from posthouse.delivery.route import Route
 from posthouse.delivery.session import Session
+from posthouse.delivery.sources import Source
 from posthouse.mail.replies import Failure, Stage
 from posthouse.model.ports import Chance
 
@@ -29,10 +31,8 @@ _MAX_RETURNS = 3
 
 
 class ExchangeLimits(Struct, frozen=True):
-    """Limits of one sender process: connections per site and in all, messages per connection, seconds a transaction may take."""
+    """Limits of one sender process: connections in all, seconds that a transaction may take. Those of a site come with each job."""
 
-    connections_per_site: int = 10
-    messages_per_connection: int = 100
     connections: int = 400
     longest_transaction: float = 0.0
 
@@ -60,7 +60,8 @@ class Exchange:
         self._report = answered
         self._put_back = put_back
         self._ways: dict[tuple[object, ...], _Way] = {}
-        self._site_connections: dict[int, int] = {}
+        # (source, site) → open connections.
+        self._path_connections: dict[tuple[int, int], int] = {}
         self._connections = 0
         # In order of arrival, each once.
         self._starved: dict[_Way, None] = {}
@@ -87,16 +88,16 @@ class Exchange:
                 pace = self._paces[job.copy.lane_id] = LanePace()
             pace.held += 1
             self.held += 1
-            way = self._way(job.route)
+            way = self._way(job)
             way.waiting.append(job)
             touched[way] = None
         for way in touched:
             way.serve()
 
-    def rest(self, site_id: int, reason: str) -> None:
-        """A site rests: what waits for it goes back to the queue; what is under way ends by itself."""
+    def rest(self, source_id: int, site_id: int, reason: str) -> None:
+        """A site wants no more from a source: what waits for it goes back to the queue; what is under way ends by itself."""
         for way in self._ways.values():
-            if way.route.site_id == site_id:
+            if way.path == (source_id, site_id):
                 way.give_back(reason)
 
     async def close(self, seconds: float) -> None:
@@ -135,8 +136,8 @@ class Exchange:
         self._put_back(jobs, reason)
 
     def may_open(self, way: _Way) -> bool:
-        """Whether another connection to this site is allowed now; when only the total is used up, the way is remembered."""
-        if self._stopping or self._site_connections.get(way.route.site_id, 0) >= self.limits.connections_per_site:
+        """Whether another connection on this path is allowed now; when only the total is used up, the way is remembered."""
+        if self._stopping or self._path_connections.get(way.path, 0) >= way.limits.connections:
             return False
         if self._connections >= self.limits.connections and not self._close_an_idle_one():
             self._starved[way] = None
@@ -146,8 +147,7 @@ class Exchange:
     def open(self, way: _Way) -> None:
         """Count a connection and begin to dial."""
         self._connections += 1
-        site = way.route.site_id
-        self._site_connections[site] = self._site_connections.get(site, 0) + 1
+        self._path_connections[way.path] = self._path_connections.get(way.path, 0) + 1
         task = asyncio.create_task(self._dial(way))
         self._dialling.add(task)
         task.add_done_callback(self._dialling.discard)
@@ -160,12 +160,11 @@ class Exchange:
     def connection_gone(self, way: _Way) -> None:
         """A connection ended, or could not be opened: somebody else may have its place."""
         self._connections -= 1
-        site = way.route.site_id
-        left = self._site_connections[site] - 1
+        left = self._path_connections[way.path] - 1
         if left:
-            self._site_connections[site] = left
+            self._path_connections[way.path] = left
         else:
-            del self._site_connections[site]
+            del self._path_connections[way.path]
         if way.is_empty:
             self._ways.pop(way.key, None)
         while self._starved:
@@ -180,7 +179,8 @@ class Exchange:
             if self._relay is not None:
                 opened = await self._dialler.open_relay(self._relay, way)
             else:
-                opened = await self._dialler.open(way.route.hosts(self._chance), way)
+                hosts = way.route.hosts(self._chance)
+                opened = await self._dialler.open(hosts, way, way.source, require_tls=way.limits.tls_required)
         except BaseException:
             way.opening -= 1
             self.connection_gone(way)
@@ -192,11 +192,13 @@ class Exchange:
             self.connection_gone(way)
             way.unreachable(opened)
 
-    def _way(self, route: Route) -> _Way:
-        key = ("relay",) if self._relay is not None else (route.site_id, route.mx)
+    def _way(self, job: Job) -> _Way:
+        route = job.route
+        key = ("relay",) if self._relay is not None else (job.source.source_id, route.site_id, route.mx)
         way = self._ways.get(key)
         if way is None:
-            way = self._ways[key] = _Way(self, key, route)
+            way = self._ways[key] = _Way(self, key, route, job.source)
+        way.limits = job.limits
         return way
 
     def _close_an_idle_one(self) -> bool:
@@ -221,11 +223,14 @@ class Exchange:
 
 
 class _Way:
-    """The way to one set of mail exchangers: what waits for it, and its connections."""
+    """The way from one source to one set of mail exchangers: what waits for it, and its connections."""
 
-    def __init__(self, exchange: Exchange, key: tuple[object, ...], route: Route) -> None:
+    def __init__(self, exchange: Exchange, key: tuple[object, ...], route: Route, source: Source) -> None:
         self.key = key
         self.route = route
+        self.source = source
+        self.path = (source.source_id, route.site_id)
+        self.limits = SiteLimits()
         self.waiting: deque[Job] = deque()
         self.sessions: set[Session] = set()
         self.idle: dict[Session, None] = {}
@@ -301,7 +306,7 @@ class _Way:
 
     def next_job(self, session: Session) -> Job | None:
         """The next message, composed at the last moment."""
-        if session.sent >= self._exchange.limits.messages_per_connection:
+        if session.sent >= self.limits.messages_per_connection:
             return None
         while self.waiting:
             job = self.waiting.popleft()
@@ -321,7 +326,7 @@ class _Way:
 
     def idled(self, session: Session) -> None:
         """A session has nothing to do: keep it for a while, or close it when it has done its share or others wait for its place."""
-        if session.sent >= self._exchange.limits.messages_per_connection or self._exchange.has_starved:
+        if session.sent >= self.limits.messages_per_connection or self._exchange.has_starved:
             session.quit()
         else:
             self.idle[session] = None

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from posthouse.delivery.limits import SiteLimits
 from posthouse.delivery.route import Route
+from posthouse.delivery.sources import DEFAULT_SOURCE, Source
 from posthouse.mail.replies import Failure, Stage
 from posthouse.model.messages import Composed, Copy
 from posthouse.model.outcomes import Reply
@@ -24,7 +26,7 @@ class Answer(Struct, frozen=True):
 class Job:
     """A copy that waits for a connection. `compose` is called when a session takes it, so bytes exist only while they leave."""
 
-    __slots__ = ("compose", "composed", "copy", "give_up", "returns", "route")
+    __slots__ = ("compose", "composed", "copy", "give_up", "limits", "returns", "route", "source")
 
     def __init__(
         self,
@@ -43,3 +45,6 @@ class Job:
         self.composed: Composed | None = None
         self.give_up = give_up
         self.returns = 0
+        # Where it leaves from, and what may be brought there; chosen when it is offered.
+        self.source: Source = DEFAULT_SOURCE
+        self.limits = SiteLimits()

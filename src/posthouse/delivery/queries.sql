@@ -23,16 +23,111 @@ set site_id = excluded.site_id, mx_hosts = excluded.mx_hosts, mx_preferences = e
     found_at = excluded.found_at, expires_at = excluded.expires_at;
 
 -- name: start_rest
--- Let a provider rest; a longer rest stays.
-insert into site_rests (site_id, until, class, reply) values ($1, $2, $3, $4)
-on conflict (site_id) do update
+-- Let a provider rest from a source; a longer rest stays.
+insert into site_rests (source_id, site_id, until, class, reply) values ($1, $2, $3, $4, $5)
+on conflict (source_id, site_id) do update
 set until = excluded.until, class = excluded.class, reply = excluded.reply
 where site_rests.until < excluded.until;
 
 -- name: resting_sites
--- Providers that rest at $1, why, and until when.
-select r.site_id, s.name as site, r.until, r.class, r.reply
+-- Providers that rest at $1, from which source, why, and until when.
+select r.source_id, c.name as source, r.site_id, s.name as site, r.until, r.class, r.reply
 from site_rests r
 join sites s on s.site_id = r.site_id
+join sources c on c.source_id = r.source_id
 where r.until > $1
 order by r.until;
+
+-- name: pool_sources
+-- Which sources are in which pools, tier by tier.
+select p.pool, p.weight, p.tier, s.source_id, s.name, s.kind, s.node, s.address, s.ehlo_name, s.region, s.state
+from pool_sources p
+join sources s on s.source_id = p.source_id
+order by p.pool, p.tier, s.source_id;
+
+-- name: list_sources
+-- Every source.
+select source_id, name, kind, node, address, ehlo_name, region, state from sources order by source_id;
+
+-- name: find_source
+-- A source by name.
+select source_id, name, kind, node, address, ehlo_name, region, state from sources where name = $1;
+
+-- name: add_source
+-- Register an address of a node.
+insert into sources (name, node, address, ehlo_name, region, created_at) values ($1, $2, $3, $4, $5, $6)
+on conflict (name) do nothing
+returning source_id;
+
+-- name: set_source_state
+-- Pause, drain or resume a source.
+update sources set state = $2 where source_id = $1;
+
+-- name: add_pool
+-- Make a pool, for one workspace ($2) or for all.
+insert into pools (pool, workspace_id) values ($1, $2) on conflict do nothing returning pool;
+
+-- name: pool_exists
+-- Whether there is such a pool.
+select exists (select 1 from pools where pool = $1);
+
+-- name: pool_owner
+-- Whom a pool is for.
+select workspace_id from pools where pool = $1;
+
+-- name: put_in_pool
+-- Put a source into a pool, or change its part in it.
+insert into pool_sources (pool, source_id, weight, tier) values ($1, $2, $3, $4)
+on conflict (pool, source_id) do update set weight = excluded.weight, tier = excluded.tier;
+
+-- name: take_from_pool
+-- Take a source out of a pool.
+delete from pool_sources where pool = $1 and source_id = $2 returning source_id;
+
+-- name: list_pools
+-- Every pool with its sources and the streams that use it.
+select p.pool, p.workspace_id,
+       coalesce((
+           select jsonb_agg(jsonb_build_object('source', s.name, 'weight', e.weight, 'tier', e.tier) order by e.tier, s.name)
+           from pool_sources e join sources s on s.source_id = e.source_id where e.pool = p.pool
+       ), '[]') as sources,
+       coalesce((
+           select jsonb_agg(jsonb_build_object('workspace', t.workspace_id, 'stream', t.stream) order by t.workspace_id, t.stream)
+           from streams t where t.pool = p.pool
+       ), '[]') as streams
+from pools p
+order by p.pool;
+
+-- name: set_stream
+-- Let a stream use a pool.
+insert into streams (workspace_id, stream, pool) values ($1, $2, $3)
+on conflict (workspace_id, stream) do update set pool = excluded.pool;
+
+-- name: pool_of
+-- The pool of a stream.
+select pool from streams where workspace_id = $1 and stream = $2;
+
+-- name: forget_paces
+-- A sender that starts has told nothing yet.
+delete from paces where node = $1 and slot = $2;
+
+-- name: tell_paces
+-- What keeps a sender from sending more, path by path.
+insert into paces (node, slot, source_id, site_id, per_second, ready_at, reason, reply, is_slow, at)
+select $1, $2, p.source_id, p.site_id, p.per_second, timestamptz 'epoch' + p.ready_at * interval '1 microsecond', p.reason, p.reply,
+       p.is_slow, $10
+from unnest($3::integer[], $4::integer[], $5::real[], $6::bigint[], $7::text[], $8::text[], $9::boolean[])
+    as p (source_id, site_id, per_second, ready_at, reason, reply, is_slow)
+on conflict (site_id, source_id, node, slot) do update
+set per_second = excluded.per_second, ready_at = excluded.ready_at, reason = excluded.reason, reply = excluded.reply,
+    is_slow = excluded.is_slow, at = excluded.at;
+
+-- name: slow_paths
+-- Paths that another sender of this node has found to be slow.
+select source_id, site_id from paces where node = $1 and slot <> $2 and is_slow;
+
+-- name: end_paces
+-- Nothing keeps a sender from sending on these paths any more.
+delete from paces p
+using unnest($3::integer[], $4::integer[]) as e (source_id, site_id)
+where p.node = $1 and p.slot = $2 and p.source_id = e.source_id and p.site_id = e.site_id;

@@ -12,6 +12,7 @@ import dns.exception
 import dns.name
 import dns.rdatatype
 import dns.resolver
+import dns.reversename
 
 from posthouse.model.errors import SettingWrong
 from posthouse.model.ports import DnsTrouble, MxHost, NoSuchDomain
@@ -44,6 +45,11 @@ class DnsResolver:
             if isinstance(answer, BaseException) and not found:
                 raise answer
         return found
+
+    async def names(self, address: str) -> Sequence[str]:
+        """PTR records of an IP address, without final dots."""
+        answer = await self._ask(dns.reversename.from_address(address).to_text(), dns.rdatatype.PTR)
+        return [record.target.to_text(omit_final_dot=True) for record in answer]
 
     async def txt(self, name: str) -> Sequence[str]:
         """TXT records, the chunks of each joined."""

@@ -12,6 +12,7 @@ from publicsuffixlist import PublicSuffixList
 
 from posthouse.db import named_sql
 from posthouse.db.pool import Pool
+from posthouse.delivery.limits import LimitBook
 from posthouse.delivery.relay import Relay
 from posthouse.mail.replies import Failure
 from posthouse.model.ports import Chance, DnsTrouble, MxHost, NoSuchDomain, Resolver
@@ -46,9 +47,11 @@ class Route(Struct, frozen=True):
 class RouteBook:
     """Finds routes: from memory, from what another process found, from DNS. Failures stay in this process."""
 
-    def __init__(self, pool: Pool, resolver: Resolver) -> None:
+    def __init__(self, pool: Pool, resolver: Resolver, limits: LimitBook) -> None:
+        """limits: names the sites of the providers that it knows."""
         self._pool = pool
         self._resolver = resolver
+        self.limits = limits
         self._relay_route: Route | None = None
         self._known: dict[str, tuple[Route | Failure, datetime]] = {}
 
@@ -167,4 +170,4 @@ class RouteBook:
     def _site_name(self, mx: Sequence[MxHost]) -> str:
         """The organisation behind the most preferred exchanger: all domains that Google hosts are one site (SHP-1)."""
         best = min(mx, key=lambda each: (each.preference, each.host)).host
-        return self._suffixes.privatesuffix(best) or best
+        return self.limits.site_of(best) or self._suffixes.privatesuffix(best) or best

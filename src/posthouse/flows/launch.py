@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from posthouse import campaigns, ledger, queue
+from posthouse import campaigns, delivery, ledger, queue
 from posthouse.app import App
 from posthouse.campaigns import Campaign
 from posthouse.flows.wake import wake_senders
+from posthouse.model.streams import Stream
 
 # A chunk is one short transaction; larger ones gain nothing and hold the senders back.
 CHUNK = 5_000
 # A domain whose DNS has not answered by then is queued for the unknown site; the sender asks again.
 _PATIENCE_SECONDS = 15.0
-BROADCAST_POOL = "default"
-BROADCAST_PRIORITY = 5
 
 
 async def launch(app: App) -> bool:
@@ -30,6 +29,7 @@ async def _launch_chunk(app: App, campaign: Campaign) -> bool:
     site_id = (await app.routes.relay_route(app.relay)).site_id if app.relay is not None else None
     if site_id is None:
         await _find_routes(app, campaign)
+    pool = await delivery.pool_of(app.db, campaign.workspace_id, Stream.BROADCAST)
     async with app.db.acquire() as connection, connection.transaction():
         chunk = await campaigns.next_chunk_end(connection, campaign, CHUNK)
         if chunk is None:
@@ -48,8 +48,8 @@ async def _launch_chunk(app: App, campaign: Campaign) -> bool:
             after=after,
             until=until,
             due=now,
-            lane_pool=BROADCAST_POOL,
-            priority=BROADCAST_PRIORITY,
+            lane_pool=pool,
+            priority=Stream.BROADCAST.priority,
             site_id=site_id,
         )
         await campaigns.move_launch(connection, campaign, until, queued)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +18,7 @@ from posthouse.db.pool import DATABASE_TROUBLE
 from posthouse.model.events import Event, EventKind
 from posthouse.model.messages import Copy
 from posthouse.model.outcomes import Outcome, Reaction, Status
-from posthouse.queue import Journal
+from posthouse.queue import Journal, Untried
 from posthouse.reputation import Cause, NewSuppression
 
 _log = structlog.get_logger()
@@ -83,7 +84,7 @@ class Settler:
         self._journal = journal
         self._slot = slot
         self._pending: list[Outcome] = []
-        self._untried: list[tuple[Copy, str]] = []
+        self._untried: list[Untried] = []
         self._number = journal.last_number
         self._wake = asyncio.Event()
         self._many = asyncio.Event()
@@ -124,9 +125,10 @@ class Settler:
         elif len(self._pending) >= _BATCH:
             self._many.set()
 
-    def put_back(self, copies: Sequence[Copy], reason: str) -> None:
-        """Copies go back to the queue untried."""
-        self._untried += [(copy, reason) for copy in copies]
+    def put_back(self, copies: Sequence[Copy], reason: str, due: datetime | None = None) -> None:
+        """Copies go back to the queue untried, to fall due at `due` or at once."""
+        due = due or self._app.clock.now()
+        self._untried += [Untried(copy, due, reason) for copy in copies]
         self._wake.set()
 
     async def _run(self) -> None:
@@ -155,19 +157,13 @@ class Settler:
                 if outcomes:
                     await settle(self._app, outcomes, self._slot, number)
                     outcomes = []
-                await self._put_back(untried)
+                await queue.put_back(self._app.db, untried)
                 untried = []
             except DATABASE_TROUBLE as error:
                 self._stalled = True  # a claim now could take up again what is answered and not settled yet
                 _log.warning("settling waits for the database", error=str(error), outcomes=len(outcomes))
                 await asyncio.sleep(_RETRY_SECONDS)
         self._stalled = False
-
-    async def _put_back(self, untried: Sequence[tuple[Copy, str]]) -> None:
-        for reason in dict.fromkeys(reason for _, reason in untried):
-            copies = [copy for copy, why in untried if why == reason]
-            async with self._app.db.acquire() as connection:
-                await queue.put_back(connection, copies, self._app.clock.now(), reason)
 
 
 def prune_journal(app: App, journal: Journal) -> int:
@@ -188,6 +184,8 @@ def _event(outcome: Outcome) -> Event:
         detail["rule"] = outcome.rule
     if outcome.next_try is not None:
         detail["next_try"] = outcome.next_try
+    if outcome.source_id:
+        detail["source"] = outcome.source_id
     return Event(
         outcome.workspace_id,
         outcome.message_id,

@@ -12,6 +12,7 @@ class Copy(Struct, frozen=True):
 
     fields: the contact's own values, plain JSON types; first_at: when it was queued, microseconds since 1970.
     withheld: why it must not be sent after all, as claim found it: a suppression's cause, "erased" or "cancelled".
+    pinned_source: the source that it must leave from, because it was tried from there (SMTP-21, SMTP-22).
     """
 
     workspace_id: int
@@ -26,6 +27,7 @@ class Copy(Struct, frozen=True):
     fields: dict[str, Any]
     first_at: int
     withheld: str | None = None
+    pinned_source: int | None = None
 
 
 class Composed(Struct, frozen=True):

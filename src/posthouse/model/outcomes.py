@@ -98,6 +98,9 @@ class Status(ClosedList):
         return self not in (Status.DEFERRED, Status.HELD)
 
 
+_PINNING = frozenset({BounceClass.GREYLIST, BounceClass.REPUTATION})
+
+
 class Outcome(Struct, frozen=True, array_like=True, omit_defaults=False):
     """One outcome of one attempt, as the journal keeps it and as settle writes it.
 
@@ -120,3 +123,9 @@ class Outcome(Struct, frozen=True, array_like=True, omit_defaults=False):
     remote: str | None = None
     reaction: Reaction | None = None
     next_try: int | None = None
+    source_id: int = 0
+
+    @property
+    def stays_with_its_source(self) -> bool:
+        """Whether the next try must leave from the same source: a greylist knows it (SMTP-21), a block is not dodged (SMTP-22)."""
+        return self.bounce_class in _PINNING

@@ -47,6 +47,10 @@ class Resolver(Protocol):
         """IPv6 and IPv4 addresses of a host, as text."""
         ...
 
+    async def names(self, address: str) -> Sequence[str]:
+        """The host names that reverse DNS gives for an IP address."""
+        ...
+
     async def txt(self, name: str) -> Sequence[str]:
         """TXT records of a name, each with its chunks joined."""
         ...

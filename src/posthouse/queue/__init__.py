@@ -4,11 +4,11 @@ Writes the tables `queue`, `lanes` and `settle_marks`, and the outcome journal o
 a reply means.
 """
 
-from posthouse.queue.claim import Claimed, DueLane, LaneRoom, any_claimed, claim, due_lanes, next_due
+from posthouse.queue.claim import Claimed, DueLane, LaneRoom, NextWork, any_claimed, claim, due_lanes, next_work
 from posthouse.queue.hold import fall_due, release_held, waiting_counts, waiting_message
 from posthouse.queue.journal import Journal, JournalFull
 from posthouse.queue.put import chunk_domains, drop_empty_ranges, next_message_ids, put_chunk
-from posthouse.queue.settle import mark_settled, put_back, settle, settled_mark
+from posthouse.queue.settle import Untried, mark_settled, put_back, settle, settled_mark, unpin
 
 __all__ = [
     "Claimed",
@@ -16,6 +16,8 @@ __all__ = [
     "Journal",
     "JournalFull",
     "LaneRoom",
+    "NextWork",
+    "Untried",
     "any_claimed",
     "chunk_domains",
     "claim",
@@ -23,13 +25,14 @@ __all__ = [
     "due_lanes",
     "fall_due",
     "mark_settled",
-    "next_due",
     "next_message_ids",
+    "next_work",
     "put_back",
     "put_chunk",
     "release_held",
     "settle",
     "settled_mark",
+    "unpin",
     "waiting_counts",
     "waiting_message",
 ]

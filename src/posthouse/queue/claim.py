@@ -18,12 +18,14 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class DueLane(Struct, frozen=True):
-    """A lane with something due: (workspace, pool, site, priority); a lower priority number goes first."""
+    """A lane with something due: (workspace, pool, priority, site by number and name); a lower priority number goes first."""
 
     lane_id: int
-    site_id: int
     workspace_id: int
+    pool: str
     priority: int
+    site_id: int
+    site: str
 
 
 class LaneRoom(Struct, frozen=True):
@@ -35,11 +37,8 @@ class LaneRoom(Struct, frozen=True):
 
 
 async def due_lanes(pool: Pool, now: datetime, *, sandbox: bool) -> list[DueLane]:
-    """Lanes with due messages whose site does not rest, urgent ones first."""
-    return [
-        DueLane(row["lane_id"], row["site_id"], row["workspace_id"], row["priority"])
-        for row in await pool.fetch(_SQL["due_lanes"], now, sandbox)
-    ]
+    """Lanes with due messages, urgent ones first."""
+    return [DueLane(*row) for row in await pool.fetch(_SQL["due_lanes"], now, sandbox)]
 
 
 class Claimed(Struct, frozen=True):
@@ -49,10 +48,18 @@ class Claimed(Struct, frozen=True):
     dues: dict[int, datetime]
 
 
-async def claim(pool: Pool, rooms: Sequence[LaneRoom], now: datetime, in_flight: timedelta, *, most: int) -> Claimed:
+async def claim(
+    pool: Pool,
+    rooms: Sequence[LaneRoom],
+    now: datetime,
+    in_flight: timedelta,
+    *,
+    most: int,
+    sources: Sequence[int] = (0,),
+) -> Claimed:
     """Claim due messages, at most `room` of each lane and `most` in all, lanes in the order given.
 
-    They fall due again after `in_flight` should this process die.
+    They fall due again after `in_flight` should this process die. sources: of what is bound to a source, only what is bound to these.
 
     A copy whose `withheld` is set must not be sent.
     """
@@ -64,6 +71,7 @@ async def claim(pool: Pool, rooms: Sequence[LaneRoom], now: datetime, in_flight:
         now,
         now + in_flight,
         most,
+        list(sources),
     )
     copies: list[Copy] = []
     dues: dict[int, datetime] = {}
@@ -81,7 +89,16 @@ async def any_claimed(connection: Connection, *, sandbox: bool) -> bool:
     return bool(await connection.fetchval(_SQL["any_claimed"], sandbox))
 
 
-async def next_due(connection: Connection, *, sandbox: bool) -> datetime | None:
-    """When the earliest message that is not held falls due and its site does not rest; None when nothing waits."""
-    due: datetime | None = await connection.fetchval(_SQL["next_due"], sandbox)
-    return due
+class NextWork(Struct, frozen=True):
+    """due: when the next message that is not held falls due; ready: when the first of those that are due already may leave, as their
+    pacing has it (a moment that has passed: now). None where there is none."""
+
+    due: datetime | None
+    ready: datetime | None
+
+
+async def next_work(connection: Connection, now: datetime, *, sandbox: bool) -> NextWork:
+    """When there is something to do for the senders."""
+    row = await connection.fetchrow(_SQL["next_work"], sandbox, now)
+    assert row is not None
+    return NextWork(row["due"], row["ready"])

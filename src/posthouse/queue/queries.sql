@@ -1,10 +1,10 @@
 -- name: due_lanes
--- Lanes that have something due, of real workspaces ($2 false) or of rehearsals ($2 true), and that are not resting.
-select l.lane_id, l.site_id, l.workspace_id, l.priority
+-- Lanes that have something due, of real workspaces ($2 false) or of rehearsals ($2 true).
+select l.lane_id, l.workspace_id, l.pool, l.priority, l.site_id, s.name as site
 from lanes l
 join workspaces w on w.workspace_id = l.workspace_id and w.sandbox = $2
+join sites s on s.site_id = l.site_id
 where exists (select 1 from queue q where q.lane_id = l.lane_id and q.due <= $1)
-  and not exists (select 1 from site_rests r where r.site_id = l.site_id and r.until > $1)
 order by l.priority, l.lane_id;
 
 -- name: claim
@@ -18,7 +18,7 @@ taken as (
     cross join lateral (
         select workspace_id, message_id, due
         from queue
-        where lane_id = w.lane_id and due >= w.due_from and due <= $4
+        where lane_id = w.lane_id and due >= w.due_from and due <= $4 and (source_id is null or source_id = any($7::integer[]))
         order by due
         limit w.room
         for update skip locked
@@ -35,7 +35,7 @@ claimed as (
     where q.workspace_id = t.workspace_id and q.message_id = t.message_id
       and c.workspace_id = q.workspace_id and c.campaign_id = q.campaign_id
     returning q.workspace_id, q.message_id, q.campaign_id, q.contact_id, q.lane_id, q.attempt, q.first_at,
-              c.list_id, c.state as campaign_state, t.due
+              c.list_id, c.state as campaign_state, q.source_id, t.due
 )
 select c.workspace_id, c.message_id, c.campaign_id, c.contact_id, c.list_id, c.lane_id, l.site_id, c.attempt, k.email, k.fields,
        (extract(epoch from c.first_at) * 1000000)::bigint as first_at,
@@ -50,19 +50,20 @@ select c.workspace_id, c.message_id, c.campaign_id, c.contact_id, c.list_id, c.l
                limit 1
            )
        end as withheld,
+       c.source_id,
        c.due
 from claimed c
 join lanes l on l.lane_id = c.lane_id
 join contacts k on k.workspace_id = c.workspace_id and k.contact_id = c.contact_id
 where c.campaign_state <> 'paused';
 
--- name: next_due
--- When the earliest message of real ($1 false) or rehearsed ($1 true) workspaces falls due and its site does not rest.
-select min(greatest(q.due, r.until)) as due
+-- name: next_work
+-- For real ($1 false) or rehearsed ($1 true) workspaces: when the next message falls due, and when what is due at $2 may leave.
+select min(q.due) filter (where q.due > $2) as due, min(coalesce(p.ready_at, q.due)) filter (where q.due <= $2) as ready
 from lanes l
 join workspaces w on w.workspace_id = l.workspace_id and w.sandbox = $1
 cross join lateral (select due from queue where lane_id = l.lane_id and due < 'infinity' order by due limit 1) q
-left join site_rests r on r.site_id = l.site_id;
+left join lateral (select min(ready_at) as ready_at from paces where site_id = l.site_id) p on true;
 
 -- name: any_claimed
 -- Whether a sender has a message of one kind of workspace in its hands.
@@ -129,9 +130,10 @@ returning q.message_id;
 -- name: settle_deferred
 -- Let deferred messages wait for their next try, unless somebody has taken them up again since.
 update queue q
-set due = timestamptz 'epoch' + o.next_try * interval '1 microsecond', state = 0, reason = o.reason
-from unnest($1::integer[], $2::bigint[], $3::integer[], $4::bigint[], $5::text[])
-    as o (workspace_id, message_id, attempt, next_try, reason)
+set due = timestamptz 'epoch' + o.next_try * interval '1 microsecond', state = 0, reason = o.reason,
+    source_id = coalesce(o.source_id, q.source_id)
+from unnest($1::integer[], $2::bigint[], $3::integer[], $4::bigint[], $5::text[], $8::integer[])
+    as o (workspace_id, message_id, attempt, next_try, reason, source_id)
 where q.workspace_id = o.workspace_id and q.message_id = o.message_id and q.attempt = o.attempt and q.state = 1
   and q.message_id between $6 and $7;
 
@@ -145,8 +147,9 @@ where q.workspace_id = o.workspace_id and q.message_id = o.message_id and q.atte
 -- name: put_back
 -- Give claimed messages back untried: the attempt does not count.
 update queue q
-set due = $4, state = 0, attempt = q.attempt - 1, reason = $5
-from unnest($1::integer[], $2::bigint[], $3::integer[]) as o (workspace_id, message_id, attempt)
+set due = o.due, state = 0, attempt = q.attempt - 1, reason = o.reason
+from unnest($1::integer[], $2::bigint[], $3::integer[], $4::timestamptz[], $5::text[])
+    as o (workspace_id, message_id, attempt, due, reason)
 where q.workspace_id = o.workspace_id and q.message_id = o.message_id and q.attempt = o.attempt and q.state = 1;
 
 -- name: mark_settled
@@ -184,12 +187,21 @@ group by state, reason;
 -- name: waiting_message
 -- The queue row of one message.
 select q.workspace_id, q.contact_id, q.state, q.due, q.attempt, q.reason, q.first_at, q.lane_id, l.priority, s.name as site,
-       r.until as site_rests_until, r.reply as site_reply
+       l.pool, r.until as rests_until, r.reply as rest_reply, p.ready_at, p.reason as paced, p.reply as pace_reply, p.per_second
 from queue q
 join lanes l on l.lane_id = q.lane_id
 join sites s on s.site_id = l.site_id
-left join site_rests r on r.site_id = l.site_id and r.until > $2
+left join lateral (
+    select until, reply from site_rests where site_id = l.site_id and until > $2 order by until limit 1
+) r on true
+left join lateral (
+    select ready_at, reason, reply, per_second from paces where site_id = l.site_id order by ready_at limit 1
+) p on true
 where q.message_id = $1;
+
+-- name: unpin
+-- What is bound to a source may leave from another.
+update queue set source_id = null where source_id = $1;
 
 -- name: ranges
 -- The ranges of the queue, oldest first.

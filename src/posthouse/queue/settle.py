@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from msgspec import Struct
+
 from posthouse.db import named_sql
 from posthouse.db.pool import Connection, Pool
 from posthouse.model.messages import Copy
@@ -37,6 +39,7 @@ async def settle(connection: Connection, outcomes: Sequence[Outcome]) -> set[int
             [o.bounce_class for o in deferred],
             min(ids),
             max(ids),
+            [o.source_id if o.stays_with_its_source else None for o in deferred],
         )
     if held:
         await connection.execute(
@@ -49,17 +52,30 @@ async def settle(connection: Connection, outcomes: Sequence[Outcome]) -> set[int
     return live
 
 
-async def put_back(connection: Connection, copies: Sequence[Copy], due: datetime, reason: str) -> None:
-    """Give claimed copies back untried, to fall due at `due`."""
-    if copies:
+class Untried(Struct, frozen=True):
+    """A claimed copy that was not sent: when it falls due again, and why it waits."""
+
+    copy: Copy
+    due: datetime
+    reason: str
+
+
+async def put_back(connection: Connection | Pool, untried: Sequence[Untried]) -> None:
+    """Give claimed copies back untried."""
+    if untried:
         await connection.execute(
             _SQL["put_back"],
-            [c.workspace_id for c in copies],
-            [c.message_id for c in copies],
-            [c.attempt for c in copies],
-            due,
-            reason,
+            [each.copy.workspace_id for each in untried],
+            [each.copy.message_id for each in untried],
+            [each.copy.attempt for each in untried],
+            [each.due for each in untried],
+            [each.reason for each in untried],
         )
+
+
+async def unpin(connection: Connection, source_id: int) -> None:
+    """What is bound to a source that sends no more may leave from another."""
+    await connection.execute(_SQL["unpin"], source_id)
 
 
 async def mark_settled(connection: Connection, node: str, slot: int, number: int) -> None:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from posthouse.delivery import Answer, Exchange, ExchangeLimits, Job, Relay, Route, judge
+from posthouse.delivery import Answer, Exchange, ExchangeLimits, Job, Relay, Route, SiteLimits, judge
 from posthouse.delivery.dial import Dialler, DialRules
 from posthouse.delivery.session import SessionTimes
 from posthouse.mail.replies import Rules
@@ -66,6 +66,7 @@ class Peer:
         # One list of commands for each connection; what arrived together is told by `groups`.
         self.conversations: list[list[str]] = []
         self.groups: list[list[bytes]] = []
+        self.clients: list[str] = []
         self.messages: list[bytes] = []
         self.encrypted = 0
         self.server: asyncio.Server | None = None
@@ -86,6 +87,7 @@ class Peer:
         return said
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.clients.append(writer.get_extra_info("peername")[0])
         try:
             await self._converse(reader, writer)
         except (ConnectionError, ssl.SSLError, asyncio.CancelledError):
@@ -160,6 +162,7 @@ class Zone:
     def __init__(self, hosts: Mapping[str, Sequence[str] | Exception], mx: Mapping[str, Any] | None = None) -> None:
         self.hosts = dict(hosts)
         self.domains = dict(mx or {})
+        self.reverse: dict[str, Sequence[str]] = {}
         self.asked: list[str] = []
 
     async def mx(self, domain: str) -> Sequence[MxHost]:
@@ -168,6 +171,9 @@ class Zone:
 
     async def addresses(self, host: str) -> Sequence[str]:
         return self._known(self.hosts, host)  # type: ignore[no-any-return]
+
+    async def names(self, address: str) -> Sequence[str]:
+        return self._known(self.reverse, address)  # type: ignore[no-any-return]
 
     async def txt(self, name: str) -> Sequence[str]:
         raise NoSuchDomain(name)
@@ -179,6 +185,17 @@ class Zone:
         if isinstance(names[name], DnsTrouble):
             raise names[name]
         return names[name]
+
+
+class LimitedExchange(Exchange):
+    """An exchange whose every job has the same limits, as a sender gives them."""
+
+    site_limits = SiteLimits()
+
+    def offer(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            job.limits = self.site_limits
+        super().offer(jobs)
 
 
 class Sender:
@@ -305,7 +322,8 @@ def sender() -> Callable[..., Any]:
         *,
         zone: Zone | None = None,
         relay: Relay | None = None,
-        limits: ExchangeLimits | None = None,
+        limits: SiteLimits | None = None,
+        totals: ExchangeLimits | None = None,
         closing: float = 5.0,
         chance: random.Random | None = None,
         **rules: Any,
@@ -317,14 +335,15 @@ def sender() -> Callable[..., Any]:
         )
         dialler = Dialler(zone or Zone({"mx.peer.test": ["127.0.0.1"]}), chosen)
         async with AsyncExitStack() as stack:
-            exchange = Exchange(
+            exchange = LimitedExchange(
                 dialler,
                 relay,
-                limits or ExchangeLimits(),
+                totals or ExchangeLimits(),
                 chance or random.Random(1),
                 lambda job, answer: post.answered(job, answer),
                 lambda jobs, reason: post.put_back(jobs, reason),
             )
+            exchange.site_limits = limits or SiteLimits()
             post = Sender(exchange)
             stack.push_async_callback(exchange.close, closing)
             yield post

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from posthouse.delivery import Job, Relay, parse_relay
+from posthouse.delivery import Job, Relay, SiteLimits, Source, SourceState, parse_relay
 from posthouse.mail.replies import Failure, Stage
 from posthouse.model.errors import SettingWrong
 from posthouse.model.ports import DnsTrouble
@@ -262,3 +262,41 @@ def test_a_relays_url(url: str, relay: Relay | None) -> None:
 def test_a_wrong_relay_says_how_one_looks(url: str) -> None:
     with pytest.raises(SettingWrong, match=r"delivery\.relay is not a URL of the form smtp://user:password@host:587"):
         parse_relay(url)
+
+
+async def test_each_source_has_its_own_address_name_and_connections(peers: Any, sender: Any, job: MakeJob) -> None:
+    peer = await peers()
+    one = Source(1, "one", "direct", "here", "127.0.0.61", "one.sender.test", None, SourceState.ACTIVE)
+    two = Source(2, "two", "direct", "here", "127.0.0.62", None, None, SourceState.ACTIVE)
+    jobs = [job(number) for number in range(6)]
+    for number, each in enumerate(jobs):
+        each.source = (one, two)[number % 2]
+    async with sender(peer, limits=SiteLimits(connections=1)) as post:
+        answers = await post.send(*jobs)
+    assert [answer.reply.code for answer in answers] == [250] * 6
+    assert sorted(peer.clients) == ["127.0.0.61", "127.0.0.62"]
+    assert sorted(said[0] for said in peer.conversations) == ["EHLO one.sender.test", "EHLO sender.test"]
+
+
+async def test_a_source_sends_only_to_addresses_of_its_family(
+    peers: Any, sender: Any, job: MakeJob, make_zone: Any
+) -> None:
+    peer = await peers()
+    zone = make_zone({"mx.peer.test": ["::1", "127.0.0.1"], "mx6.peer.test": ["::1"]})
+    source = Source(1, "one", "direct", "here", "127.0.0.61", None, None, SourceState.ACTIVE)
+    both, six = job(1), job(2, hosts=["mx6.peer.test"])
+    both.source = six.source = source
+    async with sender(peer, zone=zone) as post:
+        answers = await post.send(both, six)
+    assert [result(answer) for answer in answers] == [
+        (Stage.CONTENT, 250, "mx.peer.test"),
+        (Stage.CONNECT, Failure.CONNECT_UNREACHABLE, "mx6.peer.test"),
+    ]
+
+
+async def test_a_site_that_must_be_encrypted_gets_nothing_in_the_clear(peers: Any, sender: Any, job: MakeJob) -> None:
+    peer = await peers()
+    async with sender(peer, limits=SiteLimits(tls_required=True)) as post:
+        (answer,) = await post.send(job())
+    assert result(answer) == (Stage.STARTTLS, Failure.TLS_REQUIRED, "mx.peer.test")
+    assert peer.messages == []

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from posthouse.delivery import ExchangeLimits, Job
+from posthouse.delivery import ExchangeLimits, Job, SiteLimits
 from posthouse.mail.replies import Failure, Stage
 
 MakeJob = Callable[..., Job]
-ONE = ExchangeLimits(connections_per_site=1)
+ONE = SiteLimits(connections=1)
 
 
 async def test_a_connection_is_kept_and_used_again(peers: Any, sender: Any, job: MakeJob) -> None:
@@ -26,7 +26,7 @@ async def test_a_connection_is_kept_and_used_again(peers: Any, sender: Any, job:
 
 async def test_a_connection_is_closed_after_its_share(peers: Any, sender: Any, job: MakeJob) -> None:
     peer = await peers()
-    limits = ExchangeLimits(connections_per_site=1, messages_per_connection=2)
+    limits = SiteLimits(connections=1, messages_per_connection=2)
     async with sender(peer, limits=limits) as post:
         await post.send(*(job(number) for number in range(5)))
     mails = [[line for line in said if line.startswith("MAIL")] for said in peer.conversations]
@@ -46,7 +46,7 @@ async def test_a_farewell_to_an_idle_connection_costs_nothing(peers: Any, sender
 async def test_a_site_gets_no_more_connections_than_allowed(peers: Any, sender: Any, job: MakeJob) -> None:
     gate = asyncio.Event()
     peer = await peers(reads=gate)
-    async with sender(peer, limits=ExchangeLimits(connections_per_site=3)) as post:
+    async with sender(peer, limits=SiteLimits(connections=3)) as post:
         post.exchange.offer([job(number) for number in range(40)])
         async with asyncio.timeout(10):
             while sum("DATA" in said for said in peer.conversations) < 3:
@@ -65,7 +65,7 @@ async def test_ways_beyond_the_limit_of_all_connections_take_their_turns(
     peer = await peers()
     hosts = [f"mx{number}.peer.test" for number in range(6)]
     zone = make_zone({host: ["127.0.0.1"] for host in hosts})
-    async with sender(peer, zone=zone, limits=ExchangeLimits(connections=2)) as post:
+    async with sender(peer, zone=zone, totals=ExchangeLimits(connections=2)) as post:
         jobs = [job(number, hosts=[host], site=number, lane=number) for number, host in enumerate(hosts)]
         answers = await post.send(*jobs)
     assert [answer.remote for answer in answers] == hosts
@@ -86,7 +86,7 @@ async def test_a_message_whose_claim_lapses_before_it_could_end_is_let_go(
 ) -> None:
     """Another sender may take it up then: nobody begins what two could finish."""
     peer = await peers()
-    async with sender(peer, limits=ExchangeLimits(longest_transaction=60.0)) as post:
+    async with sender(peer, totals=ExchangeLimits(longest_transaction=60.0)) as post:
         late, early = job(1), job(2)
         late.give_up = time.monotonic() + 59
         early.give_up = time.monotonic() + 90
@@ -107,7 +107,7 @@ async def test_what_waits_for_a_resting_site_goes_back_and_the_rest_is_left_alon
         async with asyncio.timeout(10):
             while sum("DATA" in said for said in peer.conversations) < 2:
                 await asyncio.sleep(0.01)
-        post.exchange.rest(7, "site-resting")
+        post.exchange.rest(0, 7, "site-resting")
         taken = {1, 2} - {number for number, _ in post.returned}
         assert {(3, "site-resting")} <= set(post.returned)
         gate.set()

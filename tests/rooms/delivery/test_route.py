@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from posthouse.db.pool import Pool
-from posthouse.delivery import DnsResolver, Relay, Route, RouteBook
+from posthouse.delivery import DnsResolver, LimitBook, Relay, Route, RouteBook, SiteLimits
 from posthouse.delivery.route import UNKNOWN_SITE
 from posthouse.mail.replies import Failure
 from posthouse.model.errors import SettingWrong
@@ -52,7 +52,7 @@ def resolver(sandbox: Sandbox) -> DnsResolver:
 
 @pytest.fixture
 def book(pool: Pool, resolver: DnsResolver) -> RouteBook:
-    return RouteBook(pool, resolver)
+    return RouteBook(pool, resolver, LimitBook.load(SiteLimits()))
 
 
 async def test_names_are_looked_up(resolver: DnsResolver) -> None:
@@ -116,19 +116,21 @@ async def test_what_one_process_found_another_reads_until_it_is_old(
     pool: Pool, resolver: DnsResolver, make_zone: Any
 ) -> None:
     names = ["plain-one.test", "no-mail.test", "many.example"]
-    found = await RouteBook(pool, resolver).find(names, AT)
+    found = await RouteBook(pool, resolver, LimitBook.load(SiteLimits())).find(names, AT)
     offline = make_zone({})
-    again = RouteBook(pool, offline)
+    again = RouteBook(pool, offline, LimitBook.load(SiteLimits()))
     assert await again.find(names, AT + timedelta(minutes=59)) == found
     assert await again.find(names, AT + timedelta(minutes=59)) == found
     assert offline.asked == []
-    assert set((await RouteBook(pool, offline).find(names, AT + timedelta(hours=2))).values()) == {Failure.DNS_NXDOMAIN}
+    assert set(
+        (await RouteBook(pool, offline, LimitBook.load(SiteLimits())).find(names, AT + timedelta(hours=2))).values()
+    ) == {Failure.DNS_NXDOMAIN}
     assert sorted(offline.asked) == sorted(names)
 
 
 async def test_a_domain_in_trouble_is_asked_about_again(pool: Pool, make_zone: Any) -> None:
     zone = make_zone({"a.test": ["127.0.0.1"]}, {"a.test": DnsTrouble("no answer")})
-    book = RouteBook(pool, zone)
+    book = RouteBook(pool, zone, LimitBook.load(SiteLimits()))
     assert await book.find(["a.test"], AT) == {"a.test": Failure.DNS_TEMPORARY}
     zone.domains["a.test"] = []
     assert await book.find(["a.test"], AT + timedelta(seconds=59)) == {"a.test": Failure.DNS_TEMPORARY}
@@ -145,7 +147,7 @@ async def test_who_waits_for_no_longer_than_that_has_the_others(pool: Pool, make
         return await answering(domain)
 
     zone.mx = mx
-    found = await RouteBook(pool, zone).find(["silent.test", "a.test"], AT, patience=0.2)
+    found = await RouteBook(pool, zone, LimitBook.load(SiteLimits())).find(["silent.test", "a.test"], AT, patience=0.2)
     assert found["silent.test"] is Failure.DNS_TEMPORARY
     assert isinstance(found["a.test"], Route)
 
@@ -153,7 +155,7 @@ async def test_who_waits_for_no_longer_than_that_has_the_others(pool: Pool, make
 async def test_an_exchanger_that_does_not_exist_never_falls_back_to_the_domain(pool: Pool, make_zone: Any) -> None:
     """SMTP-5: only a domain without any MX is its own exchanger."""
     zone = make_zone({"a.test": ["127.0.0.1"]}, {"a.test": [MxHost(10, "missing.test")]})
-    route = (await RouteBook(pool, zone).find(["a.test"], AT))["a.test"]
+    route = (await RouteBook(pool, zone, LimitBook.load(SiteLimits())).find(["a.test"], AT))["a.test"]
     assert isinstance(route, Route)
     assert route.hosts(random.Random(1)) == ["missing.test"]
 

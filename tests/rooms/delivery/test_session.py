@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from posthouse.delivery import ExchangeLimits, Job
+from posthouse.delivery import Job, SiteLimits
 from posthouse.delivery.session import SessionTimes
 from posthouse.mail.replies import Failure, Stage
 
@@ -72,7 +72,7 @@ async def test_a_refusal_is_answered_at_its_stage_and_the_next_message_goes_on(
     peers: Any, sender: Any, job: MakeJob, ehlo: str, replies: dict[str, Any], expected: tuple[Stage, int]
 ) -> None:
     peer = await peers(EHLO=ehlo, **replies)
-    async with sender(peer, limits=ExchangeLimits(connections_per_site=1)) as post:
+    async with sender(peer, limits=SiteLimits(connections=1)) as post:
         assert summary(await post.send(job(1), job(2))) == [expected, (Stage.CONTENT, 250)]
     assert len(peer.conversations) == 1
     refused_early = expected[0] is not Stage.CONTENT
@@ -90,14 +90,14 @@ async def test_what_follows_from_a_refusal_is_not_the_answer(
     peers: Any, sender: Any, job: MakeJob, replies: dict[str, Any], expected: tuple[Stage, int]
 ) -> None:
     peer = await peers(DATA=["503 no recipients", "354 go"], **replies)
-    async with sender(peer, limits=ExchangeLimits(connections_per_site=1)) as post:
+    async with sender(peer, limits=SiteLimits(connections=1)) as post:
         assert summary(await post.send(job(1), job(2))) == [expected, (Stage.CONTENT, 250)]
 
 
 async def test_a_server_that_wants_content_for_nobody_gets_an_empty_one(peers: Any, sender: Any, job: MakeJob) -> None:
     """SMTP-13: every recipient was refused, and DATA was on its way already."""
     peer = await peers(RCPT=["550 5.1.1 no", "250 ok"], DATA="354 go", dot=["554 no recipients", "250 ok"])
-    async with sender(peer, limits=ExchangeLimits(connections_per_site=1)) as post:
+    async with sender(peer, limits=SiteLimits(connections=1)) as post:
         assert summary(await post.send(job(1), job(2))) == [(Stage.RCPT, 550), (Stage.CONTENT, 250)]
     assert peer.messages == [b"", b"Subject: hello\r\n\r\nHello"]
 
@@ -110,7 +110,7 @@ async def test_421_ends_the_connection_and_is_one_answer(
     """SMTP-17: the message is answered once, what was behind it goes over another connection."""
     peer = await peers(EHLO=ehlo, **{verb: ["421 4.7.0 enough", "354 go" if verb == "DATA" else "250 ok"]})
     stage = Stage.CONTENT if verb == "dot" else Stage[verb]
-    async with sender(peer, limits=ExchangeLimits(connections_per_site=1)) as post:
+    async with sender(peer, limits=SiteLimits(connections=1)) as post:
         answers = await post.send(job(1), job(2))
         await post.send(job(3))
         assert [number for number, _ in post.answers] == [1, 2, 3]
@@ -125,7 +125,7 @@ async def test_a_cut_before_the_content_costs_nothing(
     peers: Any, sender: Any, job: MakeJob, ehlo: str, verb: str
 ) -> None:
     peer = await peers(EHLO=ehlo, **{verb: [None, "354 go" if verb == "DATA" else "250 ok"]})
-    async with sender(peer, limits=ExchangeLimits(connections_per_site=1)) as post:
+    async with sender(peer, limits=SiteLimits(connections=1)) as post:
         assert summary(await post.send(job(1), job(2))) == [(Stage.CONTENT, 250)] * 2
     assert len(peer.messages) == 2
 
@@ -142,7 +142,7 @@ async def test_a_message_on_which_every_connection_breaks_is_answered_in_the_end
 async def test_a_cut_after_the_final_dot_may_have_been_a_delivery(peers: Any, sender: Any, job: MakeJob) -> None:
     """SMTP-19: the message is not sent again at once; it is deferred like any other."""
     peer = await peers(dot=[None, "250 ok"])
-    async with sender(peer, limits=ExchangeLimits(connections_per_site=1)) as post:
+    async with sender(peer, limits=SiteLimits(connections=1)) as post:
         answers = await post.send(job(1), job(2))
     assert summary(answers) == [(Stage.CONTENT, Failure.CONNECTION_LOST), (Stage.CONTENT, 250)]
     assert len(peer.messages) == 2
@@ -172,7 +172,7 @@ async def test_an_answer_out_of_place_is_never_a_delivery(
 async def test_replies_with_blanks_before_them_count(peers: Any, sender: Any, job: MakeJob, rulebook: Any) -> None:
     """SMTP-16."""
     peer = await peers(MAIL=" 250 ok", RCPT=["  250 ok", " 550 5.1.1 no", "250 ok"], DATA=" 354 go", dot=" 250 ok")
-    async with sender(peer, limits=ExchangeLimits(connections_per_site=1)) as post:
+    async with sender(peer, limits=SiteLimits(connections=1)) as post:
         answers = await post.send(job(1), job(2), job(3))
     assert [rulebook(answer) for answer in answers] == ["delivered", "bounced", "delivered"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from posthouse.delivery import ExchangeLimits, Job
+from posthouse.delivery import Job, SiteLimits
 from posthouse.mail.replies import Stage
 
 MakeJob = Callable[..., Job]
@@ -39,7 +39,7 @@ async def test_aiosmtpd_takes_it(peers: Any, sender: Any, job: MakeJob, utf8: bo
     if utf8:
         jobs.append(job(9, recipient="jörg@peer.test", smtputf8=True))
     try:
-        async with sender(peer, limits=ExchangeLimits(connections_per_site=1)) as post:
+        async with sender(peer, limits=SiteLimits(connections=1)) as post:
             answers = await post.send(*jobs)
     finally:
         server.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from posthouse import campaigns, delivery, queue
 from posthouse.campaigns import Campaign, CampaignState
 from posthouse.db.pool import Pool
+from posthouse.delivery import LimitBook, Paths, SiteLimits
 from posthouse.model.messages import Copy
-from posthouse.queue import Claimed, DueLane, LaneRoom
+from posthouse.queue import Claimed, DueLane, LaneRoom, NextWork
 
 IN_FLIGHT = timedelta(minutes=30)
 LONG_AGO = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
@@ -128,7 +130,7 @@ async def test_a_paused_campaign_is_held_untried_and_goes_on_when_it_is_resumed(
         (2, 0, "campaign-paused")
     ] * 2
     assert await lanes(pool, world.AT + 1000 * IN_FLIGHT) == []
-    assert await queue.next_due(pool, sandbox=False) is None  # type: ignore[arg-type]
+    assert await queue.next_work(pool, world.AT, sandbox=False) == NextWork(None, None)  # type: ignore[arg-type]
     await change(pool, campaign, CampaignState.SENDING, world.AT)
     assert await queue.release_held(pool, campaign.campaign_id, world.AT + MINUTE) == 2
     assert [copy.attempt for copy in (await claim(pool, world.AT + MINUTE)).copies] == [1, 1]
@@ -187,8 +189,8 @@ async def test_rehearsals_and_real_mail_do_not_see_each_other(pool: Pool, world:
         await claim(pool, world.AT)
         assert await queue.any_claimed(connection, sandbox=False) is True
         assert await queue.any_claimed(connection, sandbox=True) is False
-        assert await queue.next_due(connection, sandbox=True) == world.AT
-        assert await queue.next_due(connection, sandbox=False) == world.AT + IN_FLIGHT
+        assert await queue.next_work(connection, world.AT, sandbox=True) == NextWork(None, world.AT)
+        assert await queue.next_work(connection, world.AT, sandbox=False) == NextWork(world.AT + IN_FLIGHT, None)
 
 
 async def test_urgent_lanes_come_first_and_a_site_that_rests_is_left_alone(pool: Pool, world: Any) -> None:
@@ -197,34 +199,47 @@ async def test_urgent_lanes_come_first_and_a_site_that_rests_is_left_alone(pool:
     await world.launched(await world.campaign(await world.people(["b@busy.test"]), "b"), site_id=5)
     await pool.execute("update lanes set priority = 1 where site_id = 5")
     slow, usual = await queue.due_lanes(pool, world.AT, sandbox=False)
-    assert (slow, usual.site_id) == (DueLane(slow.lane_id, 5, 1, 1), 0)
-    await delivery.start_rest(pool, 5, world.AT + MINUTE, "rate", "421 slow down")
-    assert await queue.due_lanes(pool, world.AT, sandbox=False) == [usual]
-    await claim(pool, world.AT)
+    assert (slow, usual.site_id) == (DueLane(slow.lane_id, 1, "default", 1, 5, "busy"), 0)
+    await queue.claim(pool, [LaneRoom(usual.lane_id, 9, LONG_AGO)], world.AT, IN_FLIGHT, most=9)
+    paces = Paths(LimitBook.load(SiteLimits()), "here", 0, 1, random.Random(1))
+    await delivery.start_rest(pool, 0, 5, world.AT + MINUTE, "rate", "421 slow down")
+    await paces.refresh(pool, world.AT)
+    await paces.tell(pool, world.AT)
     async with pool.acquire() as connection:
-        assert await queue.next_due(connection, sandbox=False) == world.AT + MINUTE, (
+        waits = NextWork(world.AT + IN_FLIGHT, world.AT + MINUTE)
+        assert await queue.next_work(connection, world.AT, sandbox=False) == waits, (
             "due, but not before the rest is over"
         )
         message = await pool.fetchval("select message_id from queue where lane_id = $1", slow.lane_id)
         waiting = await queue.waiting_message(connection, message, world.AT)
         assert waiting is not None
-        assert (waiting["site"], waiting["site_rests_until"], waiting["site_reply"]) == (
+        assert (waiting["site"], waiting["rests_until"], waiting["rest_reply"]) == (
             "busy",
             world.AT + MINUTE,
             "421 slow down",
         )
         rested = await queue.waiting_message(connection, message, world.AT + MINUTE)
         assert rested is not None
-        assert rested["site_rests_until"] is None
+        assert rested["rests_until"] is None
         assert await queue.waiting_message(connection, 999, world.AT) is None
-    assert len(await queue.due_lanes(pool, world.AT + MINUTE, sandbox=False)) == 1
+    await paces.tell(pool, world.AT + MINUTE)
+    async with pool.acquire() as connection:
+        assert (await queue.next_work(connection, world.AT + MINUTE, sandbox=False)).ready == world.AT, (
+            "the rest is over"
+        )
 
 
 async def test_a_shorter_rest_does_not_cut_a_longer_one_short(pool: Pool, world: Any) -> None:
     await pool.execute("insert into sites (site_id, name) overriding system value values (5, 'busy')")
-    await delivery.start_rest(pool, 5, world.AT + 2 * MINUTE, "rate", "long")
-    await delivery.start_rest(pool, 5, world.AT + MINUTE, "rate", "short")
+    await delivery.start_rest(pool, 0, 5, world.AT + 2 * MINUTE, "rate", "long")
+    await delivery.start_rest(pool, 0, 5, world.AT + MINUTE, "rate", "short")
     assert [rest["reply"] for rest in await delivery.resting_sites(pool, world.AT)] == ["long"]
-    await delivery.start_rest(pool, 5, world.AT + 3 * MINUTE, "rate", "longer")
+    await delivery.start_rest(pool, 0, 5, world.AT + 3 * MINUTE, "rate", "longer")
     (rest,) = await delivery.resting_sites(pool, world.AT + 2 * MINUTE)
-    assert rest == {"site_id": 5, "site": "busy", "until": world.AT + 3 * MINUTE, "class": "rate", "reply": "longer"}
+    assert (rest["source"], rest["site"], rest["until"], rest["class"], rest["reply"]) == (
+        "default",
+        "busy",
+        world.AT + 3 * MINUTE,
+        "rate",
+        "longer",
+    )

@@ -12,7 +12,7 @@ from posthouse import queue
 from posthouse.db.pool import Pool
 from posthouse.model.messages import Copy
 from posthouse.model.outcomes import BounceClass, Outcome, Status
-from posthouse.queue import LaneRoom
+from posthouse.queue import LaneRoom, Untried
 
 IN_FLIGHT = timedelta(minutes=30)
 MINUTE = timedelta(minutes=1)
@@ -112,9 +112,9 @@ async def test_what_is_put_back_was_not_tried(pool: Pool, world: Any) -> None:
     await world.queued(["ann@example.org"])
     (copy,) = await claimed(pool, world.AT)
     async with pool.acquire() as connection:
-        await queue.put_back(connection, [copy], world.AT + MINUTE, "site-resting")
-        await queue.put_back(connection, [copy], world.AT + 2 * MINUTE, "twice")
-        await queue.put_back(connection, [], world.AT, "nothing")
+        await queue.put_back(connection, [Untried(copy, world.AT + MINUTE, "site-resting")])
+        await queue.put_back(connection, [Untried(copy, world.AT + 2 * MINUTE, "twice")])
+        await queue.put_back(connection, [])
     assert await rows(pool) == [(copy.message_id, 0, 0, world.AT + MINUTE, "site-resting")]
     (again,) = await claimed(pool, world.AT + MINUTE)
     assert again.attempt == 1
@@ -125,7 +125,7 @@ async def test_a_row_that_another_sender_took_up_is_not_put_back(pool: Pool, wor
     (old,) = await claimed(pool, world.AT)
     await claimed(pool, world.AT + IN_FLIGHT)
     async with pool.acquire() as connection:
-        await queue.put_back(connection, [old], world.AT, "late")
+        await queue.put_back(connection, [Untried(old, world.AT, "late")])
     assert (await rows(pool))[0][1:4] == (1, 2, world.AT + 2 * IN_FLIGHT)
 
 
