@@ -23,7 +23,7 @@ from posthouse.flows.composing_desk import Desk
 from posthouse.flows.settle import Settler, open_journal, prune_journal, replay
 from posthouse.flows.wake import QUEUE_CHANNEL
 from posthouse.model.messages import Copy
-from posthouse.model.outcomes import Reaction, Verdict
+from posthouse.model.outcomes import Reaction, Scope, Verdict
 from posthouse.queue import DueLane, Journal, JournalFull, LaneRoom
 from posthouse.reputation import RecentSuppressions
 
@@ -40,6 +40,8 @@ _MOST_UNROUTED = 4_000
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 # Default rests where a rule gives no time of its own.
 _REST_SECONDS = {Reaction.SLOW: 60.0, Reaction.HOLD: 3600.0}
+# Whom a site means when it wants less of all that comes this way; what it says of a domain or a campaign is a brake on that.
+_ABOUT_THE_WAY = frozenset({Scope.SOURCE_IP, Scope.NETBLOCK, Scope.HOST})
 
 
 async def deliver(app: App, slot: int, senders: int, stop: asyncio.Event) -> None:
@@ -182,7 +184,7 @@ class _Sender:
         if len(sites) > 1:
             outcome = structs.replace(outcome, site_id=job.route.site_id)
         self._settler.note(outcome)
-        if verdict is not None and verdict.reaction in _REST_SECONDS:
+        if verdict is not None and verdict.reaction in _REST_SECONDS and verdict.scope in _ABOUT_THE_WAY:
             for site_id in sites:
                 self._rest(site_id, verdict, f"{outcome.code} {outcome.text}")
 

@@ -128,13 +128,14 @@ class Rules:
     def __init__(self, rulebook: Rulebook) -> None:
         self._rulebook = rulebook
         self._candidates: dict[tuple[str | None, int], tuple[Rule, ...]] = {}
+        self._by_name = {rule.name: rule for rule in reversed(rulebook.rules)}
         self._decide_again = lru_cache(_REMEMBERED_REPLIES)(self._decide)
 
     @classmethod
     def load(cls, *paths: Path) -> Rules:
         """The shipped rules, preceded by those of the operator's files in the order given.
 
-        Raises SettingWrong with file, rule and reason where a file cannot be read or a rule is wrong.
+        Raises SettingWrong with file, line, rule, key and reason where a file cannot be read or a rule is wrong.
         """
         shipped = shipped_rules()
         return cls(Rulebook.joined([*(read_rules(path, shipped.providers) for path in paths), shipped]))
@@ -143,6 +144,10 @@ class Rules:
     def rules(self) -> tuple[Rule, ...]:
         """Every rule in the order of trial; the first that fits decides."""
         return self._rulebook.rules
+
+    def named(self, name: str) -> Rule | None:
+        """The rule of that name, as a verdict gives it; the first of several. None for a verdict that no rule made."""
+        return self._by_name.get(name)
 
     def provider_of(self, mx_host: str) -> str | None:
         """The provider's short name ("google") for a mail exchanger's host name, or None when it is none of those we know."""
