@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,7 @@ import structlog
 from posthouse import ledger, queue, reputation
 from posthouse.app import App
 from posthouse.db.pool import DATABASE_TROUBLE
+from posthouse.flows.react import react
 from posthouse.model.events import Event, EventKind
 from posthouse.model.messages import Copy
 from posthouse.model.outcomes import Outcome, Reaction, Status
@@ -46,6 +48,7 @@ async def settle(app: App, outcomes: Sequence[Outcome], slot: int, number: int) 
         await ledger.record(connection, news)
         await ledger.record_late(connection, late)
         await reputation.suppress(connection, [_suppression(o) for o in outcomes if _suppresses(o)])
+        await react(app, connection, outcomes)
         await queue.mark_settled(connection, app.node, slot, number)
 
 
@@ -83,7 +86,7 @@ class Settler:
         self._journal = journal
         self._slot = slot
         self._pending: list[Outcome] = []
-        self._untried: list[tuple[Copy, str]] = []
+        self._untried: list[tuple[Copy, str, datetime | None]] = []
         self._number = journal.last_number
         self._wake = asyncio.Event()
         self._many = asyncio.Event()
@@ -126,7 +129,12 @@ class Settler:
 
     def put_back(self, copies: Sequence[Copy], reason: str) -> None:
         """Copies go back to the queue untried."""
-        self._untried += [(copy, reason) for copy in copies]
+        self._untried += [(copy, reason, None) for copy in copies]
+        self._wake.set()
+
+    def put_off(self, copy: Copy, due: datetime, reason: str) -> None:
+        """A copy goes back to the queue untried, to fall due later."""
+        self._untried.append((copy, reason, due))
         self._wake.set()
 
     async def _run(self) -> None:
@@ -163,11 +171,14 @@ class Settler:
                 await asyncio.sleep(_RETRY_SECONDS)
         self._stalled = False
 
-    async def _put_back(self, untried: Sequence[tuple[Copy, str]]) -> None:
-        for reason in dict.fromkeys(reason for _, reason in untried):
-            copies = [copy for copy, why in untried if why == reason]
+    async def _put_back(self, untried: Sequence[tuple[Copy, str, datetime | None]]) -> None:
+        now = self._app.clock.now()
+        for reason in dict.fromkeys(reason for _, reason, _ in untried):
+            back = [copy for copy, why, due in untried if why == reason and due is None]
+            off = [(copy, due) for copy, why, due in untried if why == reason and due is not None]
             async with self._app.db.acquire() as connection:
-                await queue.put_back(connection, copies, self._app.clock.now(), reason)
+                await queue.put_back(connection, back, now, reason)
+                await queue.put_off(connection, off, reason)
 
 
 def prune_journal(app: App, journal: Journal) -> int:

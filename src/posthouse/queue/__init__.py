@@ -5,10 +5,10 @@ a reply means.
 """
 
 from posthouse.queue.claim import Claimed, DueLane, LaneRoom, any_claimed, claim, due_lanes, next_due
-from posthouse.queue.hold import fall_due, release_held, waiting_counts, waiting_message
+from posthouse.queue.hold import fall_due, recall, release_held, waiting_counts, waiting_message
 from posthouse.queue.journal import Journal, JournalFull
 from posthouse.queue.put import chunk_domains, drop_empty_ranges, next_message_ids, put_chunk
-from posthouse.queue.settle import mark_settled, put_back, settle, settled_mark
+from posthouse.queue.settle import mark_settled, put_back, put_off, settle, settled_mark
 
 __all__ = [
     "Claimed",
@@ -27,6 +27,8 @@ __all__ = [
     "next_message_ids",
     "put_back",
     "put_chunk",
+    "put_off",
+    "recall",
     "release_held",
     "settle",
     "settled_mark",

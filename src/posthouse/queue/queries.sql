@@ -149,6 +149,13 @@ set due = $4, state = 0, attempt = q.attempt - 1, reason = $5
 from unnest($1::integer[], $2::bigint[], $3::integer[]) as o (workspace_id, message_id, attempt)
 where q.workspace_id = o.workspace_id and q.message_id = o.message_id and q.attempt = o.attempt and q.state = 1;
 
+-- name: put_off
+-- Give claimed messages back untried, each to fall due at a time of its own: the attempt does not count.
+update queue q
+set due = o.due, state = 0, attempt = q.attempt - 1, reason = $5
+from unnest($1::integer[], $2::bigint[], $3::integer[], $4::timestamptz[]) as o (workspace_id, message_id, attempt, due)
+where q.workspace_id = o.workspace_id and q.message_id = o.message_id and q.attempt = o.attempt and q.state = 1;
+
 -- name: mark_settled
 -- Note how far a sender's journal is in the database.
 insert into settle_marks (node, slot, settled) values ($1, $2, $3)
@@ -171,6 +178,15 @@ update queue q
 set due = $2
 from (
     select workspace_id, message_id from queue where campaign_id = $1 and state = 0 and due > $2 limit $3 for update skip locked
+) w
+where q.workspace_id = w.workspace_id and q.message_id = w.message_id;
+
+-- name: recall
+-- Let what waits for a reason fall due at once, some at a time.
+update queue q
+set due = $2
+from (
+    select workspace_id, message_id from queue where reason = $1 and state = 0 and due > $2 limit $3 for update skip locked
 ) w
 where q.workspace_id = w.workspace_id and q.message_id = w.message_id;
 

@@ -62,6 +62,19 @@ async def put_back(connection: Connection, copies: Sequence[Copy], due: datetime
         )
 
 
+async def put_off(connection: Connection, copies: Sequence[tuple[Copy, datetime]], reason: str) -> None:
+    """Give claimed copies back untried, each to fall due at its own time."""
+    if copies:
+        await connection.execute(
+            _SQL["put_off"],
+            [c.workspace_id for c, _ in copies],
+            [c.message_id for c, _ in copies],
+            [c.attempt for c, _ in copies],
+            [due for _, due in copies],
+            reason,
+        )
+
+
 async def mark_settled(connection: Connection, node: str, slot: int, number: int) -> None:
     """Note that a sender's journal is in the database up to record `number`."""
     await connection.execute(_SQL["mark_settled"], node, slot, number)
