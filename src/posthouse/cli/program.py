@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from posthouse.cli import campaign, contacts, demo, domain, installation, message, report, suppression
+from posthouse.cli import attention, campaign, contacts, demo, domain, installation, message, report, rules, suppression
 from posthouse.model.errors import PosthouseError
 
 program = typer.Typer(
@@ -24,6 +24,9 @@ program.add_typer(contacts.commands, name="contacts")
 program.add_typer(campaign.commands, name="campaign")
 program.add_typer(message.commands, name="message")
 program.add_typer(suppression.commands, name="suppression")
+program.add_typer(rules.commands, name="rules")
+program.add_typer(attention.attention, name="attention")
+program.add_typer(attention.brakes, name="brake")
 report.register(program)
 demo.register(program)
 
