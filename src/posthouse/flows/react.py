@@ -101,10 +101,9 @@ async def _act(app: App, connection: Connection, reached: Reached, rule: Rule, c
     done: list[str] = []
     if rule.brake is not None and (reached.everywhere if refusal.everywhere else reached.here):
         until = await reputation.set_brake(connection, reached, rule.brake, sandbox=app.sandbox)
-        where = "to every provider" if refusal.everywhere else f"to site {refusal.subject.site_id}"
-        end = "until a person ends it" if until is None else f"until {until:%Y-%m-%d %H:%M} UTC"
         pace = "waits" if rule.brake.is_hold else "is slowed"
-        done.append(f"{_words(refusal.subject)} {pace} {where}, {end}.")
+        end = "a person ends it" if until is None else f"{until:%Y-%m-%d %H:%M} UTC"
+        done.append(f"{_words(refusal)} {pace} until {end}.")
     lasts = rule.stop_after is not None and reached.here and _age(reached) >= timedelta(seconds=rule.stop_after)
     stops = lasts or (rule.reaction is Reaction.STOP and reached.everywhere)
     if stops:
@@ -112,7 +111,7 @@ async def _act(app: App, connection: Connection, reached: Reached, rule: Rule, c
     if not done and (rule.reaction is Reaction.STOP or not reached.here):
         return
     if rule.mend is not None:
-        what = " ".join(done) or f"{_words(refusal.subject)} was refused."
+        what = " ".join(done) or f"{_words(refusal)} was refused."
         await reputation.tell_person(connection, refusal, what, rule.mend, sandbox=app.sandbox)
     if stops or refusal.everywhere:
         await _note(connection, refusal, rule, " ".join(done))
@@ -127,7 +126,7 @@ async def _stop(app: App, connection: Connection, reached: Reached, rule: Rule, 
     stream = BrakeSubject(BrakeKind.STREAM, f"{refusal.workspace_id}/{_BROADCAST}", refusal.subject.site_id)
     held = structs.replace(reached, refusal=structs.replace(refusal, subject=stream))
     await reputation.set_brake(connection, held, BrakeTerms(None), sandbox=app.sandbox)
-    return f"{_words(stream)} waits to site {refusal.subject.site_id}, until a person ends it."
+    return f"{_words(held.refusal)} waits until a person ends it."
 
 
 async def _note(connection: Connection, refusal: Refusal, rule: Rule, what: str) -> None:
@@ -233,5 +232,6 @@ def _reply(outcome: Outcome) -> str:
     return f"{outcome.code}{status} {outcome.text}"[:_KEPT_REPLY]
 
 
-def _words(subject: BrakeSubject) -> str:
-    return f"Mail under {subject.kind} {subject.value}"
+def _words(refusal: Refusal) -> str:
+    where = "every provider" if refusal.everywhere else "this provider"
+    return f"Mail of {refusal.subject.kind} {refusal.subject.value} to {where}"

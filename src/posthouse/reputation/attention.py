@@ -55,6 +55,7 @@ async def attention_done(
         row["rule"],
         row["kind"],
         row["value"],
+        row["workspace_id"],
         now,
         f"attention {attention_id}: {reason}",
     )

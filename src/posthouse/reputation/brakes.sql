@@ -86,9 +86,10 @@ where brake_id = $2 and sandbox = $1 and ended_at is null and (until is null or 
 returning brake_id;
 
 -- name: end_brakes_of
--- A person is done with what brakes are about: they end.
-update brakes set ended_at = $5, ended_reason = $6
-where sandbox = $1 and rule = $2 and kind = $3 and value = $4 and ended_at is null and (until is null or until > $5);
+-- A person is done with what brakes of a rule are about: they end, and with them what the rule stopped of the workspace's streams.
+update brakes set ended_at = $6, ended_reason = $7
+where sandbox = $1 and rule = $2 and ended_at is null and (until is null or until > $6)
+  and ((kind = $3 and value = $4) or (kind = 'stream' and split_part(value, '/', 1) = $5::integer::text));
 
 -- name: tell
 -- Something needs a person; the same thing is told once, until the person is done with it.
@@ -112,7 +113,7 @@ limit $3;
 -- A person is done with something.
 update attention set done_at = $3, done_reason = $4
 where attention_id = $2 and sandbox = $1 and done_at is null
-returning kind, value, rule, campaign_id;
+returning kind, value, rule, workspace_id, campaign_id;
 
 -- name: forget_refusals
 -- Drop replies that count towards nothing any more.
