@@ -188,12 +188,12 @@ def _subject(kind: BrakeKind, named: str | None, own: Traits, outcome: Outcome) 
         case BrakeKind.WORKSPACE:
             value = str(outcome.workspace_id)
         case BrakeKind.SOURCE:
-            value = str(_source(outcome))
+            value = str(outcome.source_id)
         case _:
             value = str(outcome.campaign_id)
     if not value:  # which network or which link it was, the server did not say
         kind, value = (
-            (BrakeKind.SOURCE, str(_source(outcome)))
+            (BrakeKind.SOURCE, str(outcome.source_id))
             if kind is BrakeKind.NETBLOCK
             else (BrakeKind.CAMPAIGN, str(outcome.campaign_id))
         )
@@ -214,10 +214,6 @@ def _network(named: str | None) -> str | None:
     if network.num_addresses == 1:
         network = network.supernet(new_prefix=24 if network.version == 4 else 64)
     return str(network)
-
-
-def _source(outcome: Outcome) -> int:
-    return 0
 
 
 def _host(link: str) -> str | None:

@@ -126,3 +126,4 @@ class Outcome(Struct, frozen=True, array_like=True, omit_defaults=False):
     remote: str | None = None
     reaction: Reaction | None = None
     next_try: int | None = None
+    source_id: int = 0

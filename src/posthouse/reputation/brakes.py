@@ -210,7 +210,10 @@ async def brakes_in_force(connection: Connection | Pool, now: datetime, *, sandb
 
 
 async def draw_allowance(pool: Pool, wanted: dict[int, int], now: datetime) -> dict[int, int]:
-    """Take from the allowance of braked rates, which all senders share: brake id → how many of those wanted may leave now."""
+    """Take from the allowance of braked rates, which all senders share: brake id → how many of those wanted may leave now.
+
+    A brake that is missing in the answer gives none.
+    """
     rows = await pool.fetch(_SQL["draw"], list(wanted), list(wanted.values()), now)
     return {row["brake_id"]: row["granted"] for row in rows}
 

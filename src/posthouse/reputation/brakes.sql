@@ -70,8 +70,8 @@ accrued as (
            least(greatest(b.per_minute / 6, 1), b.level + b.per_minute * greatest(extract(epoch from $3 - b.level_at), 0) / 60) as level
     from brakes b
     join wanted w on w.brake_id = b.brake_id
-    order by b.brake_id
-    for update of b
+    -- Never wait for a batch that sets a brake at this moment: what is wanted now is wanted again soon.
+    for update of b skip locked
 )
 update brakes b
 set level = a.level - least(a.wanted, floor(a.level)), level_at = greatest(b.level_at, $3)
