@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
+import structlog
 
 from posthouse.accounts import MasterKey, load_key, prove_key
 from posthouse.clock import JumpingClock, SystemClock
@@ -21,13 +22,16 @@ from posthouse.db.pool import Pool, open_pool
 from posthouse.db.server import EmbeddedServer
 from posthouse.delivery import DnsResolver, LimitBook, Relay, RouteBook, SiteLimits, parse_relay
 from posthouse.mail.replies import Rules
+from posthouse.mail.rule_files import Look, RuleFiles
 from posthouse.mail.tokens import Tokens
 from posthouse.model.errors import DatabaseUnavailable
 from posthouse.model.ports import Chance, Clock, Resolver
 from posthouse.model.retry import RetrySchedule
 from posthouse.settings import Settings
 
+_log = structlog.get_logger()
 _GUARD_SECONDS = 1.0
+_RULES_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,13 @@ class App:
     chance: Chance
     key: MasterKey
     tokens: Tokens
-    rules: Rules
+    rule_files: RuleFiles
     schedule: RetrySchedule
+
+    @property
+    def rules(self) -> Rules:
+        """What replies mean, as the rule files stand now: ask again for every reply."""
+        return self.rule_files.rules
 
     @property
     def mail_host(self) -> str:
@@ -73,8 +82,7 @@ async def open_app(
     relay = parse_relay(settings.delivery.relay)
     resolver = DnsResolver(settings.dns.nameservers, timeout=settings.dns.timeout_seconds)
     clock: Clock = JumpingClock(directory.clock_file) if sandbox else SystemClock()
-    own_rules = [directory.reply_rules] if directory.reply_rules.exists() else []
-    rules = Rules.load(*own_rules)
+    rule_files = RuleFiles(directory.reply_rules)
     async with AsyncExitStack() as stack:
         url = settings.database.url
         if not url:
@@ -90,6 +98,8 @@ async def open_app(
         key = load_key(directory.key_file)
         await prove_key(pool, key)
         delivery = settings.delivery
+        watching = asyncio.create_task(_watch_rules(rule_files))
+        stack.callback(watching.cancel)
         yield App(
             directory=directory,
             settings=settings,
@@ -104,7 +114,7 @@ async def open_app(
             chance=random.Random(),
             key=key,
             tokens=key.tokens(),
-            rules=rules,
+            rule_files=rule_files,
             schedule=RetrySchedule(
                 first=delivery.first_retry_minutes * 60,
                 longest=delivery.longest_retry_minutes * 60,
@@ -126,6 +136,17 @@ def load_limits(directory: DataDirectory, settings: Settings) -> LimitBook:
         ),
         *own,
     )
+
+
+async def _watch_rules(rule_files: RuleFiles) -> None:
+    """Take changed rules over within two seconds or so; wrong ones are told once and change nothing."""
+    while True:
+        await asyncio.sleep(_RULES_SECONDS)
+        look = rule_files.look()
+        if look is Look.RELOADED:
+            _log.info("reply rules were read again", rules=len(rule_files.rules.rules))
+        elif look is Look.REFUSED:
+            _log.error("reply rules are wrong; the old ones stay in force", reason=rule_files.trouble)
 
 
 async def _guard(server: EmbeddedServer) -> None:

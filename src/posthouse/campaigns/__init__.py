@@ -6,6 +6,7 @@ Writes the table `campaigns`. Never queues anything itself: the flow `launch` do
 from posthouse.campaigns.campaign import (
     Campaign,
     CampaignState,
+    CampaignTraits,
     NewCampaign,
     change_state,
     chunk_end,
@@ -22,12 +23,15 @@ from posthouse.campaigns.campaign import (
     name_taken,
     next_chunk_end,
     sending_campaigns,
+    stop_campaign,
     stopped_campaigns,
+    traits_of,
 )
 
 __all__ = [
     "Campaign",
     "CampaignState",
+    "CampaignTraits",
     "NewCampaign",
     "change_state",
     "chunk_end",
@@ -44,5 +48,7 @@ __all__ = [
     "name_taken",
     "next_chunk_end",
     "sending_campaigns",
+    "stop_campaign",
     "stopped_campaigns",
+    "traits_of",
 ]

@@ -21,7 +21,7 @@ class CampaignState(ClosedList):
 
     LAUNCHING = "launching", "Its recipients are about to be queued."
     SENDING = "sending", "Its messages are queued and leave."
-    PAUSED = "paused", "A person paused it; its messages wait."
+    PAUSED = "paused", "It was paused, and its messages wait until a person resumes it."
     CANCELLED = "cancelled", "A person cancelled it; nothing more of it leaves."
     FINISHED = "finished", "Every recipient has a final outcome."
 
@@ -65,6 +65,17 @@ class Campaign(Struct, frozen=True):
     queued: int
     finished_at: datetime | None
     sandbox: bool
+    paused_reason: str | None = None
+
+
+class CampaignTraits(Struct, frozen=True):
+    """What everything that a campaign sends has in common. links: the targets of its tracked links."""
+
+    workspace_id: int
+    campaign_id: int
+    name: str
+    from_address: str
+    links: tuple[str, ...]
 
 
 def _campaign(row: Any) -> Campaign:
@@ -129,6 +140,18 @@ async def stopped_campaigns(connection: Connection | Pool, campaign_ids: Sequenc
     stopped = [CampaignState.PAUSED.value, CampaignState.CANCELLED.value]
     rows = await connection.fetch(_SQL["those_in_states"], campaign_ids, stopped)
     return frozenset(row["campaign_id"] for row in rows)
+
+
+async def traits_of(connection: Connection | Pool, campaign_ids: Sequence[int]) -> dict[int, CampaignTraits]:
+    """The traits of those of these campaigns that there are, by id."""
+    rows = await connection.fetch(_SQL["traits"], campaign_ids)
+    return {row["campaign_id"]: CampaignTraits(**{**dict(row), "links": tuple(row["links"])}) for row in rows}
+
+
+async def stop_campaign(connection: Connection, campaign_id: int, reason: str) -> bool:
+    """Pause a campaign because of a provider's reply, inside the transaction that settles it; returns whether this call did it."""
+    before = [state.value for state in _BEFORE[CampaignState.PAUSED]]
+    return await connection.fetchval(_SQL["stop"], campaign_id, before, reason) is not None
 
 
 async def load_compiled(connection: Connection | Pool, campaign_id: int) -> tuple[int, str, bytes, dict[str, Any]]:

@@ -13,14 +13,14 @@ select exists (select 1 from campaigns where workspace_id = $1 and name = $2);
 -- name: find
 -- A campaign by id.
 select c.workspace_id, c.campaign_id, c.name, c.list_id, c.state, c.from_address, c.subject, c.created_at, c.launch_after,
-       c.launch_until, c.launched_at, c.queued, c.finished_at, w.sandbox
+       c.launch_until, c.launched_at, c.queued, c.finished_at, w.sandbox, c.paused_reason
 from campaigns c join workspaces w on w.workspace_id = c.workspace_id
 where c.campaign_id = $1;
 
 -- name: find_by_name
 -- Campaigns of a name, in any workspace; a real one before its rehearsals.
 select c.workspace_id, c.campaign_id, c.name, c.list_id, c.state, c.from_address, c.subject, c.created_at, c.launch_after,
-       c.launch_until, c.launched_at, c.queued, c.finished_at, w.sandbox
+       c.launch_until, c.launched_at, c.queued, c.finished_at, w.sandbox, c.paused_reason
 from campaigns c join workspaces w on w.workspace_id = c.workspace_id
 where c.name = $1
 order by w.sandbox, c.campaign_id desc
@@ -89,6 +89,16 @@ where workspace_id = $1 and campaign_id = $2;
 
 -- name: change_state
 -- Move a campaign from one of the states $4 to another.
-update campaigns set state = $3, finished_at = case $3 when 'finished' then $5::timestamptz else finished_at end
+update campaigns set state = $3, paused_reason = null, finished_at = case $3 when 'finished' then $5::timestamptz else finished_at end
 where workspace_id = $1 and campaign_id = $2 and state = any($4::text[])
 returning state;
+
+-- name: traits
+-- What everything that these campaigns send has in common.
+select workspace_id, campaign_id, name, from_address, links from campaigns where campaign_id = any($1::bigint[]);
+
+-- name: stop
+-- Pause a campaign that is in one of the states $2, because of a reply.
+update campaigns set state = 'paused', paused_reason = $3
+where campaign_id = $1 and state = any($2::text[])
+returning campaign_id;

@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from posthouse.cli import campaign, contacts, demo, domain, installation, message, report, source, suppression
+from posthouse.cli import (
+    attention,
+    campaign,
+    contacts,
+    demo,
+    domain,
+    installation,
+    message,
+    report,
+    rules,
+    source,
+    suppression,
+)
 from posthouse.model.errors import PosthouseError
 
 program = typer.Typer(
@@ -27,6 +39,9 @@ program.add_typer(suppression.commands, name="suppression")
 program.add_typer(source.sources, name="source")
 program.add_typer(source.pools, name="pool")
 program.add_typer(source.streams, name="stream")
+program.add_typer(rules.commands, name="rules")
+program.add_typer(attention.attention, name="attention")
+program.add_typer(attention.brakes, name="brake")
 report.register(program)
 demo.register(program)
 

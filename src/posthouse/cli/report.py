@@ -56,6 +56,8 @@ async def show_campaign(app: App, campaign: Campaign, *, json: bool) -> None:
         return
     kind = " (rehearsal)" if campaign.sandbox else ""
     say(f"Campaign {campaign.campaign_id} “{campaign.name}”{kind} is {campaign.state.value}: {campaign.state.sentence}")
+    if campaign.paused_reason is not None:
+        say(f"A reply paused it: {campaign.paused_reason}")
     funnel: Funnel = await analytics.funnel_of(app.db, campaign.workspace_id, campaign.campaign_id)
     print_funnel(campaign.queued, funnel)
     for wait in facts["waiting"]:
@@ -74,6 +76,7 @@ async def campaign_facts(app: App, campaign: Campaign) -> dict[str, Any]:
         "campaign": campaign.campaign_id,
         "name": campaign.name,
         "state": campaign.state.value,
+        "paused_reason": campaign.paused_reason,
         "rehearsal": campaign.sandbox,
         "queued": campaign.queued,
         **{name: value for name, value in to_builtins(funnel).items() if name != "total"},

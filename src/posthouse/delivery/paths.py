@@ -29,6 +29,8 @@ _SECOND = 1_000_000
 _FORGET_SECONDS = 3600
 _UNAVAILABLE_SECONDS = 60
 _UNTIL_TOLD_SECONDS = 30
+# Whom a site means when it wants less of all that comes this way.
+_ABOUT_THE_WAY = frozenset({Scope.SOURCE_IP, Scope.NETBLOCK, Scope.HOST})
 # A provider that says this is not refusing us, but many of them together ask for less all the same.
 _STRAINED = frozenset({BounceClass.SERVER_BUSY, BounceClass.RATE, BounceClass.REPUTATION})
 
@@ -91,6 +93,12 @@ class Paths:
         """The sources of this node, for which it may claim what is bound to them."""
         return self._table.ids
 
+    @property
+    def addresses(self) -> dict[int, str | None]:
+        """Source id → the address that it sends from, None where the system picks it."""
+        entries = [entry for pool in self._table.pools.values() for entry in pool]
+        return {0: None, **{entry.source.source_id: entry.source.address for entry in entries}}
+
     async def begin(self, db: Pool) -> None:
         """Forget what an earlier run of this sender told."""
         await db.execute(_SQL["forget_paces"], self._node, self._slot)
@@ -152,6 +160,8 @@ class Paths:
         if verdict is None or verdict.scope in (Scope.RECIPIENT, Scope.MESSAGE):
             pace.accepted(now)
             return False
+        if verdict.scope not in _ABOUT_THE_WAY:
+            return False  # a brake on a domain or a campaign, which is on every way out
         if rests(verdict):
             # The rest itself comes from the database, for every sender; until then this one keeps still.
             pace.rest(now + _UNTIL_TOLD_SECONDS * _SECOND, reply)
@@ -283,8 +293,10 @@ def _present(table: SourceTable, absent: dict[str, bool]) -> SourceTable:
 
 def rests(verdict: Verdict) -> bool:
     """Whether an answer asks that nothing leaves on its path for a while, whatever else it asks."""
+    if verdict.scope not in _ABOUT_THE_WAY:
+        return False
     if verdict.reaction in (Reaction.STOP, Reaction.FIX):
-        return verdict.hold_seconds is not None and verdict.scope is Scope.SOURCE_IP
+        return verdict.hold_seconds is not None
     return verdict.reaction is Reaction.HOLD
 
 

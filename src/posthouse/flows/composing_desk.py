@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import partial
 
 import msgspec
 import structlog
 
-from posthouse import accounts, campaigns
+from posthouse import accounts, campaigns, reputation
 from posthouse.app import App
 from posthouse.composing import CompiledMessage, Composer, Frame, Lacking, Rendered
 from posthouse.composing.render_child import ChildUnavailable, RenderChild
 from posthouse.delivery import Answer, Job, Route, expired, judge
+from posthouse.flows.react import traits
 from posthouse.flows.settle import Settler
 from posthouse.mail.replies import Failure, Stage
 from posthouse.model.messages import Composed, Copy
 from posthouse.model.outcomes import Outcome, Status
-from posthouse.reputation import RecentSuppressions
+from posthouse.model.waiting import Ceiling, WaitReason
+from posthouse.reputation import BrakeGate, RecentSuppressions, Traits
 
 # What one trip to the render child carries (answers 17).
 _RENDERED_AT_ONCE = 64
@@ -38,6 +41,8 @@ class Desk:
         self._recent = recent
         self._composers: dict[int, tuple[CompiledMessage, Composer]] = {}
         self._stopped: frozenset[int] = frozenset()
+        self._gate = BrakeGate(sandbox=app.sandbox)
+        self._traits: dict[int, Traits] = {}
         self._renderer: RenderChild | None = None
 
     def part(self, copies: Sequence[Copy]) -> tuple[list[Copy], list[Copy]]:
@@ -62,20 +67,50 @@ class Desk:
                 self._unroutable(copy, route)
             else:
                 by_campaign[copy.campaign_id].append(Job(copy, route, self._compose, give_up))
+        if self._gate.brakes:
+            by_campaign = await self._past_the_brakes(by_campaign)
         jobs: list[Job] = []
         for campaign_id, batch in by_campaign.items():
             compiled, composer = await self._composer(campaign_id)
             jobs += await self._rendered(composer, batch) if compiled.engine else batch
         return jobs
 
+    def ceilings(self, addresses: Mapping[int, str | None]) -> list[Ceiling]:
+        """The brakes on ways out, for pacing. addresses: source id → its IP address, None where the system picks it."""
+        return reputation.ceilings(self._gate.brakes, addresses)
+
     async def look_around(self) -> None:
-        """Called about once a second: learn which campaigns a person has stopped since their copies were claimed."""
+        """Called about once a second: learn which campaigns were stopped since their copies were claimed, and which brakes are on."""
+        await self._gate.refresh(self._app.db, self._app.clock.now())
         self._stopped = await campaigns.stopped_campaigns(self._app.db, list(self._composers))
 
     async def close(self) -> None:
         """Stop the render child."""
         if self._renderer is not None:
             await self._renderer.close()
+
+    async def _past_the_brakes(self, by_campaign: dict[int, list[Job]]) -> dict[int, list[Job]]:
+        """Those that no brake holds back; the others go back to the queue until the brake lets them."""
+        app = self._app
+        strangers = [campaign_id for campaign_id in by_campaign if campaign_id not in self._traits]
+        if strangers:
+            known = await campaigns.traits_of(app.db, strangers)
+            self._traits |= {campaign_id: traits(app, found) for campaign_id, found in known.items()}
+        jobs = [job for batch in by_campaign.values() for job in batch]
+        asked = [(self._traits[job.copy.campaign_id], job.route.site_id) for job in jobs]
+        passed: dict[int, list[Job]] = defaultdict(list)
+        for job, due in zip(jobs, await self._gate.waits(app.db, asked, app.clock.now()), strict=True):
+            if due is None:
+                passed[job.copy.campaign_id].append(job)
+            else:
+                self._settler.put_back([job.copy], WaitReason.BRAKE, due)
+        return passed
+
+    def _held_until(self, copy: Copy) -> datetime | None:
+        found = self._traits.get(copy.campaign_id)
+        if found is None:
+            return None
+        return self._gate.held_until(found, copy.site_id, self._app.clock.now())
 
     def _withheld(self, copy: Copy) -> bool:
         now = self._app.clock.now_us()
@@ -110,6 +145,8 @@ class Desk:
         elif copy.campaign_id in self._stopped:
             # The claim knows what a stopped campaign's copies come to.
             self._settler.put_back([copy], "campaign-stopped")
+        elif self._gate.brakes and (due := self._held_until(copy)) is not None:
+            self._settler.put_back([copy], WaitReason.BRAKE, due)
         else:
             return False
         return True

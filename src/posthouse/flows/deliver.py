@@ -136,14 +136,14 @@ class _Sender:
 
     async def _look_around(self) -> None:
         now = self._app.clock.now()
-        await self._paths.refresh(self._app.db, now)
+        await self._desk.look_around()
+        await self._paths.refresh(self._app.db, now, self._desk.ceilings(self._paths.addresses))
         self._lanes = await queue.due_lanes(self._app.db, now, sandbox=self._app.sandbox)
         for lane in self._lanes:
             if lane.lane_id not in self._kinds:
                 self._kinds[lane.lane_id] = LaneKind(lane.pool, lane.priority, lane.site_id, lane.site)
         await self._paths.tell(self._app.db, now)
         await self._recent.refresh(self._app.db, now)
-        await self._desk.look_around()
 
     async def _claim(self) -> int:
         """Claim for every lane that has room, urgent lanes first; returns how many were taken."""

@@ -15,6 +15,7 @@ import structlog
 from posthouse import ledger, queue, reputation
 from posthouse.app import App
 from posthouse.db.pool import DATABASE_TROUBLE
+from posthouse.flows.react import react
 from posthouse.model.events import Event, EventKind
 from posthouse.model.messages import Copy
 from posthouse.model.outcomes import Outcome, Reaction, Status
@@ -47,6 +48,7 @@ async def settle(app: App, outcomes: Sequence[Outcome], slot: int, number: int) 
         await ledger.record(connection, news)
         await ledger.record_late(connection, late)
         await reputation.suppress(connection, [_suppression(o) for o in outcomes if _suppresses(o)])
+        await react(app, connection, outcomes)
         await queue.mark_settled(connection, app.node, slot, number)
 
 

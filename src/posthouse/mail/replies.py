@@ -85,6 +85,8 @@ _UNKNOWN_TEMPORARY = Verdict(False, BounceClass.UNDETERMINED, Scope.MESSAGE, Rea
 _UNKNOWN_PERMANENT = Verdict(True, BounceClass.UNDETERMINED, Scope.MESSAGE, Reaction.FAIL, "unknown-permanent")
 _ODD = Verdict(False, BounceClass.PROTOCOL, Scope.HOST, Reaction.RETRY, "no-smtp-reply")
 
+_EARLY = frozenset({Stage.GREETING, Stage.EHLO})
+
 _LINE = re.compile(r"\s*([2-5][0-9]{2})(?:[-\s,]+|$)(.*)", re.DOTALL)
 _ENHANCED_FIRST = re.compile(r"#?([245]\.[0-9]{1,3}\.[0-9]{1,3})(?![.0-9])[\s:-]*")
 # Later in the text a status must not be a piece of an IP address or of a version number.
@@ -128,13 +130,14 @@ class Rules:
     def __init__(self, rulebook: Rulebook) -> None:
         self._rulebook = rulebook
         self._candidates: dict[tuple[str | None, int], tuple[Rule, ...]] = {}
+        self._by_name = {rule.name: rule for rule in reversed(rulebook.rules)}
         self._decide_again = lru_cache(_REMEMBERED_REPLIES)(self._decide)
 
     @classmethod
     def load(cls, *paths: Path) -> Rules:
         """The shipped rules, preceded by those of the operator's files in the order given.
 
-        Raises SettingWrong with file, rule and reason where a file cannot be read or a rule is wrong.
+        Raises SettingWrong with file, line, rule, key and reason where a file cannot be read or a rule is wrong.
         """
         shipped = shipped_rules()
         return cls(Rulebook.joined([*(read_rules(path, shipped.providers) for path in paths), shipped]))
@@ -143,6 +146,18 @@ class Rules:
     def rules(self) -> tuple[Rule, ...]:
         """Every rule in the order of trial; the first that fits decides."""
         return self._rulebook.rules
+
+    def named(self, name: str) -> Rule | None:
+        """The rule of that name, as a verdict gives it; the first of several. None for a verdict that no rule made."""
+        return self._by_name.get(name)
+
+    def decider_of_example(self, rule: Rule) -> str | None:
+        """The name of the rule that decides a rule's own example, at a stage and a provider that the rule is about; None: it has none."""
+        if rule.example is None:
+            return rule.name
+        stage = min(rule.stages - _EARLY, default=Stage.GREETING if rule.stages else Stage.RCPT)
+        verdict = self.interpret(parse_reply([rule.example.encode()]), stage, min(rule.providers, default=None))
+        return verdict.rule if verdict.rule in self._by_name else None
 
     def provider_of(self, mx_host: str) -> str | None:
         """The provider's short name ("google") for a mail exchanger's host name, or None when it is none of those we know."""

@@ -26,6 +26,7 @@ class EventKind(ClosedList):
     OPENED = "opened", "The open pixel was fetched."
     CLICKED = "clicked", "A tracked link was followed."
     REDELIVERED = "redelivered", "A second copy was accepted after a crash; the first answer was never heard."
+    STOPPED = "stopped", "Its refusal stopped a campaign, a stream or a domain, and a person must look."
 
 
 FINAL_KINDS = frozenset(

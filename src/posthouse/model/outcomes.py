@@ -31,6 +31,7 @@ class BounceClass(ClosedList):
     AUTO_REPLY = "auto-reply", "A person's automatic answer, which is no bounce."
     SERVER_BUSY = "server-busy", "The provider has trouble of its own."
     UNDETERMINED = "undetermined", "The reply matches no rule that we know."
+    BLOCKED = "blocked", "The provider blocks us and will not take this message; the address is well."
 
 
 class Scope(ClosedList):
@@ -42,6 +43,11 @@ class Scope(ClosedList):
     SOURCE_IP = "source-ip", "Our IP address, or its network."
     SENDING_DOMAIN = "sending-domain", "Our domain, as SPF, DKIM or a link shows it."
     HOST = "host", "The receiving server or the way to it."
+    NETBLOCK = "netblock", "The network that our IP address is in."
+    DKIM_DOMAIN = "dkim-domain", "The domain that signs the message (d=)."
+    SPF_DOMAIN = "spf-domain", "The domain of the return path."
+    URL_DOMAIN = "url-domain", "A domain that a link in the message leads to."
+    WORKSPACE = "workspace", "Everything that this workspace sends."
 
 
 class Reaction(ClosedList):

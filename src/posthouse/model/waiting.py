@@ -15,6 +15,7 @@ class WaitReason(ClosedList):
     RATE_LIMIT = "rate-limit", "The provider's rate limit, or the rate that it was lately found to take, is used up."
     CONNECTION_LIMIT = "connection-limit", "All connections that the provider allows are in use."
     SITE_RESTING = "site-resting", "The provider asked for a rest."
+    BRAKE = "brake", "A brake on the address, domain or stream is on."
     SOURCE_UNAVAILABLE = "source-unavailable", "No source that may send it is at hand."
 
 

@@ -5,7 +5,7 @@ a reply means.
 """
 
 from posthouse.queue.claim import Claimed, DueLane, LaneRoom, NextWork, any_claimed, claim, due_lanes, next_work
-from posthouse.queue.hold import fall_due, release_held, waiting_counts, waiting_message
+from posthouse.queue.hold import fall_due, recall, release_held, waiting_counts, waiting_message
 from posthouse.queue.journal import Journal, JournalFull
 from posthouse.queue.put import chunk_domains, drop_empty_ranges, next_message_ids, put_chunk
 from posthouse.queue.settle import Untried, mark_settled, put_back, settle, settled_mark, unpin
@@ -29,6 +29,7 @@ __all__ = [
     "next_work",
     "put_back",
     "put_chunk",
+    "recall",
     "release_held",
     "settle",
     "settled_mark",

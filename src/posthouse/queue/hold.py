@@ -22,10 +22,15 @@ async def fall_due(pool: Pool, campaign_id: int, due: datetime) -> int:
     return await _in_portions(pool, _SQL["fall_due"], campaign_id, due)
 
 
-async def _in_portions(pool: Pool, statement: str, campaign_id: int, due: datetime) -> int:
+async def recall(pool: Pool, reason: str, due: datetime) -> int:
+    """Let what waits for this reason fall due at `due` instead of later; returns how many."""
+    return await _in_portions(pool, _SQL["recall"], reason, due)
+
+
+async def _in_portions(pool: Pool, statement: str, which: int | str, due: datetime) -> int:
     changed = 0
     while True:
-        status = await pool.execute(statement, campaign_id, due, _RELEASED_AT_ONCE)
+        status = await pool.execute(statement, which, due, _RELEASED_AT_ONCE)
         count = int(status.rsplit(" ", 1)[1])
         changed += count
         if count == 0:

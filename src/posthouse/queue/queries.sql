@@ -177,6 +177,15 @@ from (
 ) w
 where q.workspace_id = w.workspace_id and q.message_id = w.message_id;
 
+-- name: recall
+-- Let what waits for a reason fall due at once, some at a time.
+update queue q
+set due = $2
+from (
+    select workspace_id, message_id from queue where reason = $1 and state = 0 and due > $2 limit $3 for update skip locked
+) w
+where q.workspace_id = w.workspace_id and q.message_id = w.message_id;
+
 -- name: waiting_counts
 -- What of a campaign is still in the queue: state, reason, how many, and when the next of them falls due.
 select state, reason, count(*) as count, min(due) as next_due

@@ -10,6 +10,17 @@ _GOOD_LINES = re.compile(rb"(?:.{0,998}\r\n)*+\Z")
 _MESSAGE_ID = re.compile(rb"^message-id:(?:[ \t]|\r\n[ \t])*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
 
 
+_SIGNATURE = re.compile(rb"^dkim-signature:((?:[^\r\n]|\r\n[ \t])*)", re.IGNORECASE | re.MULTILINE)
+_SIGNER = re.compile(rb"(?:^|;)\s*d\s*=\s*([^;\s]+)")
+
+
+def signers_of(content: bytes) -> list[str]:
+    """The domains (d=) of the DKIM signatures in the header, in lower case; nobody checks here whether they are good."""
+    end = content.find(b"\r\n\r\n")
+    found = (_SIGNER.search(tags) for tags in _SIGNATURE.findall(content, 0, end + 2 if end >= 0 else len(content)))
+    return [match[1].decode("utf-8", "replace").lower() for match in found if match is not None]
+
+
 def unstuffed(wire: bytes) -> bytes:
     """The content without the dots that the sender put before dots (RFC 5321 §4.5.2)."""
     if wire.startswith(b"."):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from posthouse.model.closed_list import ClosedList
 from posthouse.model.ports import Clock
+from posthouse.sandbox.content import signers_of
 from posthouse.sandbox.lots import Lots
 from posthouse.sandbox.moments import SECOND, moment
-from posthouse.sandbox.personas import Allowance, Persona, Refusal
+from posthouse.sandbox.personas import Allowance, Persona, Rate, Refusal
 from posthouse.sandbox.throttle import Throttle
 
 
@@ -49,6 +50,16 @@ class Manners:
         self._throttle = Throttle(persona.name, rate, lots, rate_scale, moment(clock)) if rate else None
         self._at_mail = self._throttle if rate and rate.at == "mail" else None
         self._at_dot = self._throttle if rate and rate.at == "dot" else None
+        self._signers = {
+            limit.domain: Throttle(
+                f"{persona.name} {limit.domain}",
+                Rate(messages=limit.messages, per_seconds=limit.per_seconds, reply=limit.reply, spread=0.0),
+                lots,
+                rate_scale,
+                moment(clock),
+            )
+            for limit in persona.signers
+        }
         grey = persona.greylist
         spread = lots.between(1 - grey.spread, 1 + grey.spread, "greylist", persona.name) if grey else 0.0
         self._grey_delay = int(grey.seconds * spread * SECOND) if grey else 0
@@ -84,8 +95,13 @@ class Manners:
                 return self._answer(grey.reply, ip, rcpt)
         return None
 
-    def at_dot(self, ip: str) -> Answer | None:
+    def at_dot(self, ip: str, content: bytes = b"") -> Answer | None:
         """The refusal of a whole message after its content."""
+        for domain in signers_of(content) if self._signers else ():
+            throttle = self._signers.get(domain)
+            refusal = throttle.ask(domain, moment(self._clock)) if throttle is not None else None
+            if refusal is not None:
+                return self._answer(structs.replace(refusal, text=refusal.text.replace("{domain}", domain)), ip)
         return self._asked(self._at_dot, ip) if self._at_dot is not None else None
 
     def drops_at(self, rcpt: str) -> DropPoint | None:

@@ -56,6 +56,15 @@ class Rate(Struct, frozen=True, forbid_unknown_fields=True):
     stubborn: Stubborn | None = None
 
 
+class SignerLimit(Struct, frozen=True, forbid_unknown_fields=True):
+    """How much one DKIM domain (d=) may bring, whatever source it comes from; {domain} in the reply is that domain."""
+
+    domain: str
+    messages: float
+    per_seconds: float
+    reply: Refusal
+
+
 class Greylist(Struct, frozen=True, forbid_unknown_fields=True):
     """A stranger's first try is refused; the same source, sender domain and recipient may enter after `seconds` (± spread)."""
 
@@ -112,6 +121,7 @@ class Persona(Struct, frozen=True, forbid_unknown_fields=True):
     recipients: int = 100
     mailboxes: tuple[Mailbox, ...] = ()
     rate: Rate | None = None
+    signers: tuple[SignerLimit, ...] = ()
     greylist: Greylist | None = None
     messages_per_connection: Allowance | None = None
     connections: Allowance | None = None

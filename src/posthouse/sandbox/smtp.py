@@ -254,7 +254,7 @@ class Session(Connection):
         elif fault is not None:
             refusal = answer(550, "5.6.0", fault)
         else:
-            refusal = self._manners.at_dot(self._ip)
+            refusal = self._manners.at_dot(self._ip, content)
         message_id = message_id_of(content)
         if self._drop is DropPoint.DOT:
             self._drop_here()

@@ -210,8 +210,14 @@ def test_temporary_trouble_is_temporary_even_if_it_is_said_with_550(
 
 def test_a_named_scope_is_the_one_that_slows_down() -> None:
     text = "421 4.7.28 Gmail has detected an unusual rate of mail originating from your {}"
-    assert said(text.format("DKIM domain"), provider="google").scope is Scope.SENDING_DOMAIN
-    assert said(text.format("IP address"), provider="google").scope is Scope.SOURCE_IP
+    for words, scope in {
+        "DKIM domain [example.com 35]": Scope.DKIM_DOMAIN,
+        "SPF domain": Scope.SPF_DOMAIN,
+        "URL domain": Scope.URL_DOMAIN,
+        "IP Netblock": Scope.NETBLOCK,
+        "IP address": Scope.SOURCE_IP,
+    }.items():
+        assert said(text.format(words), provider="google").scope is scope
 
 
 # ── Failures without a reply ──
@@ -277,43 +283,104 @@ def test_an_operators_rules_come_first_and_may_name_a_new_provider(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "reason"),
+    ("old", "new", "line", "key", "reason"),
     [
-        ('class = "policy"', 'class = "polizy"', "Invalid enum value 'polizy'"),
-        ('provider = ["mimecast"]', 'provider = ["mimikast"]', "no provider is called “mimikast”"),
-        ('codes = ["5xx"]', "codes = [250]", "code 250 is not"),
-        ('phrases = ["blorb"]', 'phrases = ["Blorb"]', "lower case"),
-        ('phrases = ["blorb"]', 'pattern = "(blorb"', "unterminated subpattern"),
-        ('phrases = ["blorb"]', 'enhanced = ["5.1"]', "status “5.1” is not like"),
-        ('reaction = "hold"', 'reaction = "delivered"', "no rule may call a refusal delivered"),
-        ('reaction = "hold"', 'reaction = "suppress"', "only scope recipient"),
+        ('class = "policy"', 'class = "polizy"', 9, "class", "Invalid enum value 'polizy'"),
+        ('provider = ["mimecast"]', 'provider = ["mimikast"]', 6, "provider", "no provider is called “mimikast”"),
+        ('codes = ["5xx"]', "codes = [250]", 7, "codes", "code 250 is not"),
+        ('phrases = ["blorb"]', 'phrases = ["Blorb"]', 8, "phrases", "lower case"),
+        ('phrases = ["blorb"]', 'pattern = "(blorb"', 8, "pattern", "unterminated subpattern"),
+        ('phrases = ["blorb"]', 'enhanced = ["5.1"]', 8, "enhanced", "status “5.1” is not like"),
+        ('phrases = ["blorb"]', "phrases = [\n  3 ]", 8, "phrases", "Expected `str`"),
+        ('reaction = "hold"', 'reaction = "delivered"', 11, "reaction", "no rule may call a refusal delivered"),
+        ('reaction = "hold"', 'reaction = "suppress"', 11, "reaction", "only scope recipient"),
         (
             'class = "policy"\nscope = "source-ip"\nreaction = "hold"',
             'class = "inactive"\nscope = "recipient"\nstages = ["mail"]\nreaction = "suppress"',
+            11,
+            "stages",
             "nothing said at stage mail",
         ),
-        ('provider = ["mimecast"]\ncodes = ["5xx"]\nphrases = ["blorb"]', "", "no condition"),
-        ("hold = 60", "hold = -1", "hold"),
-        ("hold = 60", "hould = 60", "hould"),
+        ('provider = ["mimecast"]\ncodes = ["5xx"]\nphrases = ["blorb"]', "", 4, None, "no condition"),
+        ("hold = 60", "hold = -1", 12, "hold", ">= 0"),
+        ("hold = 60", "hould = 60", 12, "hould", "unknown field"),
+        ('scope = "source-ip"\n', "", 4, None, "missing required field `scope`"),
+        ("hold = 60", "", 11, "reaction", "reaction hold needs hold"),
+        ("hold = 60", "connections = 1", 12, "connections", "say with hold for how many seconds"),
+        ("hold = 60", 'hold = 60\nrate = "10/day"', 13, "rate", "matching regex"),
+        ("hold = 60", 'hold = 60\nrate = "0/hour"', 13, "rate", "a rate of nothing is reaction hold"),
+        ("hold = 60", 'hold = 60\nrepeat = "halve"', 13, "repeat", "no rate to halve"),
+        ("hold = 60", 'hold = 60\nstops = "stream"', 13, "stops", "goes with reaction stop"),
+        ("hold = 60", "hold = 60\nsuppress_after = 2", 13, "suppress_after", "goes with reaction suppress"),
+        ("hold = 60", 'hold = 60\nsubject = "domain"', 13, "subject", "exactly one group"),
+        ("hold = 60", "hold = 60\nafter = 0", 13, "after", ">= 1"),
+        ('scope = "source-ip"', 'scope = "recipient"', 10, "scope", "scope recipient is one message"),
+        ('reaction = "hold"\nhold = 60', 'reaction = "fail"\nafter = 2', 12, "after", "asks nothing"),
+        ('reaction = "hold"\nhold = 60', 'reaction = "fail"\nstop_after = 2', 12, "stop_after", "no brake"),
+        (
+            'scope = "source-ip"\nreaction = "hold"\nhold = 60',
+            'scope = "recipient"\nreaction = "fail"\nfails_as = "blocked"',
+            12,
+            "fails_as",
+            "not blocked",
+        ),
     ],
 )
-def test_a_wrong_rule_is_named_with_file_and_reason(tmp_path: Path, old: str, new: str, reason: str) -> None:
+def test_a_wrong_rule_is_told_with_file_line_rule_key_and_reason(
+    tmp_path: Path, old: str, new: str, line: int, key: str | None, reason: str
+) -> None:
     path = tmp_path / "own.toml"
     assert old in OWN_RULE
     path.write_text(OWN_RULE.replace(old, new))
     with pytest.raises(SettingWrong) as caught:
         Rules.load(path)
-    assert "own.toml" in str(caught.value)
-    assert "“our-partner”" in str(caught.value)
-    assert reason in str(caught.value)
+    place = f"own.toml, line {line}, rule “our-partner”" + (f", {key}: " if key else ": ")
+    assert place in str(caught.value)
+    assert reason in str(caught.value).partition(place)[2]
+
+
+ODD_FILE = r'''# [[rule]]
+[providers] # [[rule]]
+x = ["""x[""", "y]\"[[rule]]", # ]
+  'z' ]
+[[rule]]
+name = 'first'
+phrases = ['a']
+mend = """
+[[rule]]
+codes = [\""""
+class = 'policy'
+scope = 'host'
+reaction = 'fail'
+ [[ rule ]]
+name = 'second'
+'phrases' = [
+ 'b',
+]
+class = 'policy'
+scope='host'
+reaction='fale'
+'''
+
+
+def test_the_line_is_right_however_the_file_is_written(tmp_path: Path) -> None:
+    """Brackets, quotes and words like headers inside strings and comments are no tables."""
+    path = tmp_path / "own.toml"
+    path.write_text(ODD_FILE)
+    with pytest.raises(SettingWrong, match="line 21, rule “second”, reaction: Invalid enum value 'fale'"):
+        Rules.load(path)
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("[[rule]", "is not TOML"),
-        ("rules = []", "“rules”"),
-        ("rule = 3", "array"),
+        ("[[rule]", r"is not TOML: .*at line 1,"),
+        ("\nrules = []", "line 2, has “rules”"),
+        ("[providers]\na = ['x']\n[other]", "line 3, has “other”"),
+        ("[providers]\na = ['x']\nb = 3", r"line 3, \[providers\]: Expected `array`"),
+        ("[providers]\na = ['']", r"line 1, \[providers\]: Expected `str` of length >= 1"),
+        ("\n\nrule = 3", "line 3: write each rule as a table of its own"),
+        ("rule = [{ name = 'a' }]", "line 1: write each rule as a table of its own"),
         (OWN_RULE + OWN_RULE.partition("[[rule]]")[2].join(["[[rule]]", ""]), "same name"),
     ],
 )

@@ -303,3 +303,28 @@ def test_a_reply_of_several_lines_marks_all_but_the_last() -> None:
 def test_a_wrong_provider_file_is_named(run_sandbox: RunSandbox, providers: Providers) -> None:
     with pytest.raises(SandboxUnavailable, match=r"only.toml cannot be used: Object contains unknown field `slowness`"):
         run_sandbox(providers=providers("slowness = 3"))
+
+
+def test_a_provider_limits_what_one_domain_signs_whatever_source_it_comes_from(
+    run_sandbox: RunSandbox, dial: Dial, tmp_path: Path
+) -> None:
+    providers = tmp_path / "signers"
+    providers.mkdir()
+    (providers / "only.toml").write_text(
+        'name = "only"\ndomain = "only.test"\nweight = 1\n[[signers]]\ndomain = "loud.example"\nmessages = 1\n'
+        'per_seconds = 10000\n[signers.reply]\ncode = 421\nstatus = "4.7.28"\ntext = "your DKIM domain [{domain} 35]"\n'
+    )
+    sandbox = run_sandbox(providers=providers)
+
+    def last_reply(signature: str) -> str:
+        dialog = dial(sandbox, "only")
+        dialog.greet()
+        for line in ("MAIL FROM:<b@sender.example>", "RCPT TO:<p@only.test>", "DATA"):
+            dialog.say(line)
+        return str(dialog.say(f"{signature}\r\nFrom: a@sender.example\r\n\r\nDKIM-Signature: d=loud.example\r\n."))
+
+    loud = "DKIM-Signature: v=1; a=rsa-sha256;\r\n\td=Loud.example; s=x"
+    assert last_reply(loud)[:3] == "250"
+    assert last_reply(loud) == "421 4.7.28 your DKIM domain [loud.example 35]"
+    assert last_reply("DKIM-Signature: v=1; d=calm.example; s=x")[:3] == "250"
+    assert last_reply("Subject: x")[:3] == "250"

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 import structlog
 import uvicorn
 
-from posthouse import audience, campaigns, queue
+from posthouse import audience, campaigns, queue, reputation
 from posthouse.app import App
 from posthouse.db.pool import DATABASE_TROUBLE
 from posthouse.doors.public import PublicDoor
@@ -76,6 +76,7 @@ async def _tidy(app: App, stop: asyncio.Event) -> None:
     while not stop.is_set():
         with contextlib.suppress(*DATABASE_TROUBLE):
             await queue.drop_empty_ranges(app.db)
+            await reputation.forget_refusals(app.db, app.clock.now())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _TIDY_SECONDS)
 
