@@ -42,6 +42,7 @@ class Scope(ClosedList):
     SOURCE_IP = "source-ip", "Our IP address, or its network."
     SENDING_DOMAIN = "sending-domain", "Our domain, as SPF, DKIM or a link shows it."
     HOST = "host", "The receiving server or the way to it."
+    RELAY = "relay", "The relay that takes our mail, or our account there."
 
 
 class Reaction(ClosedList):
