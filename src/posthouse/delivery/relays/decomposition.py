@@ -41,6 +41,8 @@ def decomposed(message: Composed) -> dict[str, object] | CannotCarry:
         return _decomposed(email.message_from_bytes(message.content), message.recipient)
     except _Unfit as unfit:
         return CannotCarry(str(unfit))
+    except RecursionError:
+        return CannotCarry("parts within parts without end")
 
 
 def _decomposed(parsed: Message, recipient: str) -> dict[str, object]:
@@ -104,7 +106,7 @@ def _mailboxes(fields: dict[str, str], name: str) -> list[dict[str, str]]:
     mailboxes: list[dict[str, str]] = []
     for shown, address in found:
         if "@" not in address:
-            raise _Unfit(f"a {name} field that is not a list of addresses")
+            raise _Unfit(f"a {name.title()} field that is not a list of addresses")
         decoded = _words(name, shown)
         mailboxes.append({"email": address, "name": decoded} if decoded else {"email": address})
     return mailboxes
@@ -115,7 +117,7 @@ def _words(name: str, value: str) -> str:
     try:
         return str(make_header(decode_header(value))) if "=?" in value else value
     except (HeaderParseError, LookupError, UnicodeError, ValueError) as error:
-        raise _Unfit(f"a {name} field with encoded words that cannot be read") from error
+        raise _Unfit(f"a {name.title()} field with encoded words that cannot be read") from error
 
 
 class _Bodies:
