@@ -14,8 +14,8 @@ from posthouse.model.closed_list import ClosedList
 from posthouse.model.outcomes import BounceClass, Reaction, Scope, Verdict
 
 _TROUBLE = frozenset((BounceClass.NETWORK, BounceClass.DNS, BounceClass.TLS, BounceClass.SERVER_BUSY))
-# Until MAIL the other side knows of no message: what it says there is about itself or about us.
-_BEFORE_MAIL = frozenset((Stage.CONNECT, Stage.GREETING, Stage.EHLO, Stage.STARTTLS, Stage.AUTH))
+# Before it knows of a user or a message, the other side speaks about itself or about us.
+_BEFORE_MAIL = frozenset((Stage.CONNECT, Stage.GREETING, Stage.EHLO, Stage.STARTTLS))
 
 
 class Condition(ClosedList):

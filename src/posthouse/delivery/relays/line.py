@@ -31,7 +31,10 @@ class LineFeed(Protocol):
         ...
 
     def idled(self, session: RelayLine) -> None:
-        """The line has nothing under way and nothing to take, or may not send (`obstacle`); `start` wakes it, `quit` ends it."""
+        """The line has nothing under way and nothing to take; `start` wakes it, `quit` ends it.
+
+        With an `obstacle` it may take nothing: what waits must be given back here, or whoever wakes idle lines would do so for ever.
+        """
         ...
 
     def closed(self, session: RelayLine) -> None:
@@ -103,7 +106,7 @@ class RelayLine:
             self._under_way[job] = task
             task.add_done_callback(lambda _, job=job: self._ended(job))  # type: ignore[misc]
         if not self._under_way and self._timer is None and not self._closing:
-            self.idle_since = time.monotonic()
+            self.idle_since = self.idle_since or time.monotonic()
             self._feed.idled(self)
 
     def quit(self) -> None:

@@ -86,7 +86,7 @@ def _said(stage: Stage, line: str) -> tuple[Answer, bool, bool]:
     ("stage", "line", "outage", "tied"),
     [
         (Stage.GREETING, "421 4.3.2 Service not available, closing transmission channel", True, False),
-        (Stage.AUTH, "421 4.3.0 Temporary server error", True, False),
+        (Stage.EHLO, "421 4.3.0 Temporary server error", True, False),
         (Stage.AUTH, "454 4.7.0 Temporary authentication failure", False, True),
         (Stage.RCPT, "451 4.3.0 Temporary server error", False, False),
         (

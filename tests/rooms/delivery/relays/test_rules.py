@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -124,14 +125,6 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
         RelayRules.load(tmp_path / "none.toml")
 
 
-class _Even:
-    def random(self) -> float:
-        return 0.0
-
-    def shuffle(self, x: list[object], /) -> None:
-        raise AssertionError
-
-
 COPY = Copy(1, 2, 3, 4, 5, 6, 7, 1, "ann@example.net", {}, int(NOW.timestamp() * 1e6))
 
 
@@ -139,7 +132,7 @@ COPY = Copy(1, 2, 3, 4, 5, 6, 7, 1, "ann@example.net", {}, int(NOW.timestamp() *
 def test_a_judged_answer_is_not_judged_again_as_smtp(status: int) -> None:
     verdict = Verdict(False, BounceClass.RATE, Scope.RELAY, Reaction.SLOW, "relay-throttled", 5.0)
     answer = Answer(Stage.CONTENT, "relay", Reply(status, None, "words"), verdict=verdict)
-    outcome, judged = judge(COPY, answer, Rules.load(), RetrySchedule(), COPY.first_at, _Even())
+    outcome, judged = judge(COPY, answer, Rules.load(), RetrySchedule(jitter=0.0), COPY.first_at, random.Random(1))
     assert judged is verdict
     assert (outcome.status, outcome.rule, outcome.text) == (Status.DEFERRED, "relay-throttled", "words")
     assert outcome.next_try == COPY.first_at + 5_000_000
@@ -147,5 +140,5 @@ def test_a_judged_answer_is_not_judged_again_as_smtp(status: int) -> None:
 
 def test_a_receipt_is_a_delivery() -> None:
     answer = Answer(Stage.CONTENT, "relay", Reply(202, None, "sg-abc"), remote_id="sg-abc")
-    outcome, verdict = judge(COPY, answer, Rules.load(), RetrySchedule(), COPY.first_at, _Even())
+    outcome, verdict = judge(COPY, answer, Rules.load(), RetrySchedule(jitter=0.0), COPY.first_at, random.Random(1))
     assert (outcome.status, outcome.text, verdict) == (Status.DELIVERED, "sg-abc", None)
