@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from posthouse.delivery.relays import Condition, Entry, Health, Needs, NoSource, SourceState, Tolerance, choose
+from posthouse.delivery.relays import Condition, Entry, Health, Needs, NoSource, Tolerance, choose
 
 STREAMS = ("broadcast", "transactional")
 DOMAINS = ("a.example", "b.example")
@@ -21,7 +21,9 @@ ENTRIES = st.builds(
     tier=st.integers(0, 2),
     weight=st.integers(0, 5),
     cost=st.sampled_from([0.0, 0.1, 1.0]),
-    state=st.sampled_from(SourceState),
+    paused=st.booleans(),
+    draining=st.booleans(),
+    held=st.booleans(),
     condition=st.sampled_from(Condition),
     has_room=st.booleans(),
     overflows=st.booleans(),
@@ -62,8 +64,10 @@ def test_only_a_source_that_may_and_can_is_chosen(pool: list[Entry], needs: Need
         return
     entry = next(entry for entry in pool if entry.source_id == chosen)
     assert _usable(entry)
+    assert not entry.paused
+    assert not entry.held
     if needs.pinned_source is None:
-        assert entry.state is SourceState.ACTIVE
+        assert not entry.draining
         assert entry.weight > 0
         assert _fits(entry, needs)
 
@@ -87,12 +91,14 @@ def test_a_later_tier_only_when_everything_before_it_is_out(pool: list[Entry], n
     for earlier in pool:
         if earlier.tier >= tier or earlier.weight == 0 or not _fits(earlier, needs):
             continue
-        if earlier.state is SourceState.ACTIVE:
+        if earlier.paused or earlier.draining:
+            continue
+        if not earlier.held:
             out = earlier.condition in (Condition.OUTAGE, Condition.PROBING)
             assert out or (not earlier.has_room and earlier.overflows)
-        elif earlier.state is SourceState.HELD:
+        else:
             # Going round a source that a relay stopped is for a person; only a full one beside it may overflow.
-            beside = [e for e in pool if e.tier == earlier.tier and e.state is SourceState.ACTIVE and e.overflows]
+            beside = [e for e in pool if e.tier == earlier.tier and not e.held and e.overflows]
             assert beside
 
 
@@ -107,10 +113,10 @@ def test_own_addresses_first_and_back_when_healthy(pool: list[Entry], needs: Nee
         assert around == without
     assert choose([*pool, structs.replace(own, condition=Condition.PROBE_DUE)], needs, draw) == 99
     assert choose([*pool, structs.replace(own, has_room=False)], needs, draw) is NoSource.NO_ROOM
-    assert choose([*pool, structs.replace(own, state=SourceState.HELD)], needs, draw) is NoSource.HELD
-    paused = structs.replace(own, state=SourceState.PAUSED)
-    if not isinstance(without, NoSource):
-        assert choose([*pool, paused], needs, draw) == without
+    assert choose([*pool, structs.replace(own, held=True)], needs, draw) is NoSource.HELD
+    for out in (structs.replace(own, paused=True), structs.replace(own, draining=True)):
+        if not isinstance(without, NoSource):
+            assert choose([*pool, out], needs, draw) == without
 
 
 @given(POOLS, NEEDS, DRAWS)
@@ -126,9 +132,9 @@ def test_no_source_has_the_reason_that_mends_it(pool: list[Entry], needs: Needs,
         mended = [structs.replace(e, condition=Condition.HEALTHY, has_room=True) for e in pool]
         assert not isinstance(choose(mended, needs, draw), NoSource)
     elif chosen is NoSource.PAUSED:
-        assert all(e.state in (SourceState.PAUSED, SourceState.DRAINING) for e in fitting)
+        assert all(e.paused or e.draining for e in fitting)
     elif chosen is NoSource.HELD:
-        assert any(e.state is SourceState.HELD for e in fitting)
+        assert any(e.held for e in fitting)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 10**6))

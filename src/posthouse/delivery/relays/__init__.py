@@ -5,9 +5,9 @@ holds in the place of an SMTP session; health and choice say which source a mess
 dialled like any server. Never moves a message that was refused for our reputation to another source (SMTP-22); never follows a redirect.
 """
 
-from posthouse.delivery.relays.choice import Entry, Needs, NoSource, SourceState, choose
+from posthouse.delivery.relays.choice import Entry, Needs, NoSource, choose
 from posthouse.delivery.relays.client import RelayClient, open_client
-from posthouse.delivery.relays.health import Condition, Health, Tolerance, is_outage, ties_to_source
+from posthouse.delivery.relays.health import Condition, Health, Tolerance, is_outage
 from posthouse.delivery.relays.line import LineFeed, RelayLine, open_line
 from posthouse.delivery.relays.quota import Quota
 from posthouse.delivery.relays.rules import RelayRules
@@ -26,7 +26,6 @@ __all__ = [
     "RelayLine",
     "RelayRules",
     "RelaySettings",
-    "SourceState",
     "Tolerance",
     "choose",
     "is_outage",
@@ -35,5 +34,4 @@ __all__ = [
     "open_settings",
     "parse_settings",
     "seal_settings",
-    "ties_to_source",
 ]

@@ -14,15 +14,6 @@ from posthouse.delivery.relays.health import Condition
 from posthouse.model.closed_list import ClosedList
 
 
-class SourceState(ClosedList):
-    """What a person, or the relay itself, allows of a source."""
-
-    ACTIVE = "active", "It takes messages."
-    PAUSED = "paused", "A person took it out: it takes none."
-    DRAINING = "draining", "It takes only messages that are tied to it."
-    HELD = "held", "The relay has stopped our account or refuses our credentials; a person must see to it."
-
-
 class NoSource(ClosedList):
     """Why no source takes a message now."""
 
@@ -39,14 +30,18 @@ class Entry(Struct, frozen=True):
 
     tier: lower goes first, 0 is for our own addresses; weight: share among equals, 0 takes none of what is not tied to it; cost: per 1,000
     messages. has_room: whether its limits let one more message go. overflows: when it has no room the message may take another source of
-    its tier or a later one (a warm-up, a quota); otherwise the message waits for it. The sets say what it may carry; empty: everything.
+    its tier or a later one (a warm-up, a quota); otherwise the message waits for it. paused: a person took it out; draining: it sends only
+    what is tied to it; held: the relay has stopped our account or refuses our credentials, and a person must see to it. The sets say what
+    it may carry; empty: everything.
     """
 
     source_id: int
     tier: int = 0
     weight: int = 1
     cost: float = 0.0
-    state: SourceState = SourceState.ACTIVE
+    paused: bool = False
+    draining: bool = False
+    held: bool = False
     condition: Condition = Condition.HEALTHY
     has_room: bool = True
     overflows: bool = False
@@ -77,15 +72,15 @@ def choose(pool: Sequence[Entry], needs: Needs, draw: float) -> int | NoSource:
         return NoSource.NONE_FITS
     reason = NoSource.PAUSED
     for tier in sorted({entry.tier for entry in fitting}):
-        entries = [e for e in fitting if e.tier == tier and e.state in (SourceState.ACTIVE, SourceState.HELD)]
-        works = [e for e in entries if e.state is SourceState.ACTIVE and _works(e)]
+        entries = [e for e in fitting if e.tier == tier and not e.paused and not e.draining]
+        works = [e for e in entries if not e.held and _works(e)]
         if ready := [e for e in works if e.has_room]:
             return _drawn(ready, draw)
         if works:
             reason = NoSource.NO_ROOM
             if not all(e.overflows for e in works):
                 return reason
-        elif any(e.state is SourceState.HELD for e in entries):
+        elif any(e.held for e in entries):
             # The relay thinks ill of us: going round it is for a person to decide, by pausing it.
             return NoSource.HELD
         elif entries and reason is not NoSource.NO_ROOM:
@@ -97,9 +92,9 @@ def _pinned(pool: Iterable[Entry], source_id: int) -> int | NoSource:
     entry = next((entry for entry in pool if entry.source_id == source_id), None)
     if entry is None:
         return NoSource.NOT_IN_POOL
-    if entry.state is SourceState.PAUSED:
+    if entry.paused:
         return NoSource.PAUSED
-    if entry.state is SourceState.HELD:
+    if entry.held:
         return NoSource.HELD
     if not _works(entry):
         return NoSource.OUTAGE

@@ -122,16 +122,5 @@ def is_outage(answer: Answer, verdict: Verdict) -> bool:
     return answer.failure is not None or answer.stage in _BEFORE_MAIL
 
 
-def ties_to_source(verdict: Verdict) -> bool:
-    """Whether a message with this deferral must stay with the source that got it.
-
-    Greylisting knows the source (SMTP-21), and a block must not be dodged (SMTP-22); so only what has nothing to do with the source's name
-    in the world sets a message free: the network, a server's own trouble, a relay's quota.
-    """
-    if verdict.bounce_class in _TROUBLE:
-        return False
-    return not (verdict.scope is Scope.RELAY and verdict.bounce_class in (BounceClass.RATE, BounceClass.PROTOCOL))
-
-
 def _retries(verdict: Verdict) -> bool:
     return verdict.reaction is Reaction.RETRY

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from posthouse.delivery import Answer
-from posthouse.delivery.relays import RelayRules, is_outage, ties_to_source
+from posthouse.delivery.relays import RelayRules, is_outage
 from posthouse.delivery.relays.rules import RelayError, RelayRule
 from posthouse.delivery.verdict import judge
 from posthouse.mail.replies import Rules, Stage
@@ -62,15 +62,12 @@ def test_what_must_hold_of_the_shipped_rules() -> None:
         assert _verdict(SHIPPED, asked[name]).reaction is Reaction.FAIL
 
 
-def test_a_block_is_never_an_outage_and_ties_the_message() -> None:
+def test_a_block_is_never_an_outage() -> None:
     for rule in SHIPPED.rules:
         verdict = _verdict(SHIPPED, rule)
         answer = Answer(Stage.CONTENT, "relay", Reply(400, None, ""), verdict=verdict)
         if verdict.bounce_class in (BounceClass.POLICY, BounceClass.AUTH_FAILURE, BounceClass.SPAM_CONTENT):
             assert not is_outage(answer, verdict)
-            assert ties_to_source(verdict)
-        if is_outage(answer, verdict):
-            assert not ties_to_source(verdict)
 
 
 def _file(tmp_path: Path, text: str) -> Path:
