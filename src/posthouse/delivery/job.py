@@ -11,16 +11,22 @@ from posthouse.delivery.route import Route
 from posthouse.delivery.sources import DEFAULT_SOURCE, Source
 from posthouse.mail.replies import Failure, Stage
 from posthouse.model.messages import Composed, Copy
-from posthouse.model.outcomes import Reply
+from posthouse.model.outcomes import Reply, Verdict
 
 
 class Answer(Struct, frozen=True):
-    """How an attempt ended: a reply, or a failure without one; at which stage, and at which host."""
+    """How an attempt ended: a reply, or a failure without one; at which stage, and at which host.
+
+    verdict: what it means, where it is not SMTP and was judged by rules of its own; remote_id: the name that the other side gave the
+    message, where it gave one apart from the words of its reply.
+    """
 
     stage: Stage
     remote: str
     reply: Reply | None = None
     failure: Failure | None = None
+    verdict: Verdict | None = None
+    remote_id: str | None = None
 
 
 class Job:

@@ -21,7 +21,9 @@ def judge(
     The verdict is None for a delivery. A deferral that would outlive the message's life is an expiry.
     """
     reply = answer.reply
-    if reply is not None and 200 <= reply.code < 300:
+    if answer.verdict is not None:
+        verdict = answer.verdict
+    elif reply is not None and 200 <= reply.code < 300:
         if answer.stage is Stage.CONTENT:
             return _outcome(copy, Status.DELIVERED, now, answer, None, None), None
         # Such as 250 to DATA: the server has lost its way, and no content has left.

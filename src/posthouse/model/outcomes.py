@@ -48,6 +48,7 @@ class Scope(ClosedList):
     SPF_DOMAIN = "spf-domain", "The domain of the return path."
     URL_DOMAIN = "url-domain", "A domain that a link in the message leads to."
     WORKSPACE = "workspace", "Everything that this workspace sends."
+    RELAY = "relay", "The relay that takes our mail, or our account there."
 
 
 class Reaction(ClosedList):
