@@ -19,7 +19,7 @@ from posthouse.data_directory import DataDirectory
 from posthouse.db.migrate import migrate
 from posthouse.db.pool import Pool, open_pool
 from posthouse.db.server import EmbeddedServer
-from posthouse.delivery import DnsResolver, Relay, RouteBook, parse_relay
+from posthouse.delivery import DnsResolver, PolicyBook, PolicySettings, Relay, RouteBook, TlsNeed, parse_relay
 from posthouse.mail.replies import Rules
 from posthouse.mail.tokens import Tokens
 from posthouse.model.errors import DatabaseUnavailable
@@ -47,6 +47,7 @@ class App:
     clock: Clock
     resolver: Resolver
     routes: RouteBook
+    tls: PolicyBook
     relay: Relay | None
     chance: Chance
     key: MasterKey
@@ -90,6 +91,7 @@ async def open_app(
         key = load_key(directory.key_file)
         await prove_key(pool, key)
         delivery = settings.delivery
+        validating = resolver if settings.dns.validating else None
         yield App(
             directory=directory,
             settings=settings,
@@ -99,7 +101,8 @@ async def open_app(
             database_url=url,
             clock=clock,
             resolver=resolver,
-            routes=RouteBook(pool, resolver),
+            routes=RouteBook(pool, resolver, validating),
+            tls=PolicyBook(pool, resolver, validating, _policy_settings(directory, settings, sandbox=sandbox), clock),
             relay=relay,
             chance=random.Random(),
             key=key,
@@ -111,6 +114,19 @@ async def open_app(
                 life=delivery.life_hours * 3600,
             ),
         )
+
+
+def _policy_settings(directory: DataDirectory, settings: Settings, *, sandbox: bool) -> PolicySettings:
+    delivery = settings.delivery
+    return PolicySettings(
+        need=TlsNeed.ENCRYPT if delivery.require_tls else TlsNeed.OPPORTUNISTIC,
+        # A rehearsal plays domains that have policies in the world, and must neither keep to those nor count for their reports.
+        mta_sts=delivery.mta_sts and not sandbox,
+        sts_port=delivery.mta_sts_port,
+        allow_private_addresses=delivery.allow_private_addresses,
+        reports=delivery.tls_reports and not sandbox,
+        rules_file=None if sandbox else directory.tls_rules,
+    )
 
 
 async def _guard(server: EmbeddedServer) -> None:

@@ -7,13 +7,14 @@ import base64
 import ipaddress
 import ssl
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 
 from msgspec import Struct
 
+from posthouse.delivery.handshake import Demand, Handshakes, failure_of
 from posthouse.delivery.job import Answer
 from posthouse.delivery.relay import Relay
 from posthouse.delivery.session import Feed, Session, SessionTimes
+from posthouse.delivery.tls_policy import OPPORTUNISTIC, HostTls, SessionTold, TlsPolicy, result_of
 from posthouse.mail.replies import Failure, Stage
 from posthouse.model.outcomes import Reply
 from posthouse.model.ports import DnsTrouble, NoSuchDomain, Resolver
@@ -36,23 +37,17 @@ class DialRules(Struct, frozen=True):
 class Dialler:
     """Opens sessions to mail exchangers or to a relay."""
 
-    def __init__(self, resolver: Resolver, rules: DialRules) -> None:
+    def __init__(self, resolver: Resolver, rules: DialRules, told: SessionTold | None = None) -> None:
+        """told: hears what came of TLS with the domains that want reports about it."""
         self._resolver = resolver
         self._rules = rules
-        # Opportunistic TLS encrypts and does not authenticate: a certificate that cannot be checked is no reason for the clear.
-        self._opportunistic = ssl.create_default_context()
-        self._opportunistic.check_hostname = False
-        self._opportunistic.verify_mode = ssl.CERT_NONE
-        self._opportunistic.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._told = told
+        self._handshakes = Handshakes()
 
-    @cached_property
-    def _authenticated(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return context
-
-    async def open(self, hosts: Sequence[str], feed: Feed) -> Session | Answer:
-        """A session with the first host that takes us, or how the last of them failed."""
+    async def open(self, hosts: Sequence[str], feed: Feed, policy: TlsPolicy = OPPORTUNISTIC) -> Session | Answer:
+        """A session with the first host that takes us and satisfies the policy, or how the last of them failed."""
+        if self._rules.require_tls:
+            policy = policy.at_least_encrypted()
         answer = Answer(Stage.CONNECT, hosts[0] if hosts else "", failure=Failure.NO_ADDRESS)
         for host in hosts:
             try:
@@ -68,7 +63,7 @@ class Dialler:
                     answer = Answer(Stage.CONNECT, host, failure=addresses)
                 continue
             for address in addresses[:_ADDRESSES_TRIED]:
-                opened = await self._open_address(host, address)
+                opened = await self._open_address(host, address, policy)
                 if isinstance(opened, Session):
                     opened.feed_from(feed)
                     return opened
@@ -78,11 +73,12 @@ class Dialler:
 
     async def open_relay(self, relay: Relay, feed: Feed) -> Session | Answer:
         """A session with the smarthost, logged in where the URL has a user."""
-        context = self._authenticated if relay.implicit_tls else None
+        context = self._handshakes.authenticated if relay.implicit_tls else None
         # A password goes only to the server whose name is on the certificate; a test network has no such certificates.
         must_know = relay.user is not None and not self._rules.allow_private_addresses
-        starttls = None if relay.implicit_tls else self._authenticated if must_know else self._opportunistic
-        opened = await self._converse(relay.host, relay.host, relay.port, context, starttls)
+        starttls = self._handshakes.authenticated if must_know else self._handshakes.opportunistic
+        demand = None if relay.implicit_tls else Demand(starttls, self._rules.require_tls)
+        opened = await self._converse(relay.host, relay.host, relay.port, context, demand)
         if isinstance(opened, Session) and relay.user is not None:
             opened = await self._log_in(opened, relay)
         if isinstance(opened, Session):
@@ -97,16 +93,36 @@ class Dialler:
         allowed = [a for a in found if self._rules.allow_private_addresses or ipaddress.ip_address(a).is_global]
         return allowed or Failure.BAD_MX
 
-    async def _open_address(self, host: str, address: str) -> Session | Answer:
-        port = self._rules.port
-        opened = await self._converse(host, address, port, None, self._opportunistic)
-        if isinstance(opened, Answer) and opened.stage is Stage.STARTTLS and not self._rules.require_tls:
-            opened = await self._converse(host, address, port, None, None)
+    async def _open_address(self, host: str, address: str, policy: TlsPolicy) -> Session | Answer:
+        wanted = policy.of_host(host)
+        demand = self._handshakes.demand(host, wanted)
+        opened = await self._converse(host, address, self._rules.port, None, demand)
+        self._tell(policy, host, wanted, opened)
+        if isinstance(opened, Session) or opened.stage is not Stage.STARTTLS:
+            return opened
+        if wanted.testing:  # told is enough: mail under a policy that is not enforced goes as if there were none
+            demand = self._handshakes.demand(host, HostTls(policy.need))
+            opened = await self._converse(host, address, self._rules.port, None, demand)
+        if isinstance(opened, Answer) and opened.stage is Stage.STARTTLS and not demand.required:
+            opened = await self._converse(host, address, self._rules.port, None, None)
         return opened
 
+    def _tell(self, policy: TlsPolicy, host: str, wanted: HostTls, opened: Session | Answer) -> None:
+        """Report how a session came out, where its domain wants to know and TLS was come to."""
+        if self._told is None or policy.report is None:
+            return
+        if isinstance(opened, Answer):
+            if opened.stage is Stage.STARTTLS:
+                self._told(policy.report, host, result_of(opened.failure))
+        elif opened.encrypted:
+            self._told(policy.report, host, wanted.flaw)
+        else:
+            self._told(policy.report, host, result_of(None))
+
     async def _converse(
-        self, host: str, address: str, port: int, context: ssl.SSLContext | None, starttls: ssl.SSLContext | None
+        self, host: str, address: str, port: int, context: ssl.SSLContext | None, demand: Demand | None
     ) -> Session | Answer:
+        """Connect, greet and encrypt. context: for TLS from the first byte; demand: for STARTTLS, None to leave it."""
         session = Session(host, self._rules.times, _Silent())
         stage = Stage.CONNECT
         try:
@@ -125,23 +141,21 @@ class Dialler:
             reply = await self._greet(session)
             if reply.code != 250:
                 return _give_up(session, Answer(stage, host, reply))
-            if starttls is not None and "STARTTLS" in session.capabilities:
+            if demand is not None:
                 stage = Stage.STARTTLS
-                reply = await self._encrypt(session, host, starttls)
-                if not session.encrypted or reply.code != 250:
-                    return _give_up(session, Answer(stage, host, reply))
+                answer = await self._encrypt(session, host, demand)
+                if answer is not None:
+                    return _give_up(session, answer)
         except ConnectionRefusedError:
             return Answer(stage, host, failure=Failure.CONNECT_REFUSED)
         except TimeoutError:
             failure = Failure.CONNECT_TIMEOUT if stage is Stage.CONNECT else Failure.REPLY_TIMEOUT
             return _give_up(session, Answer(stage, host, failure=failure))
-        except ssl.SSLError:
-            return _give_up(session, Answer(Stage.STARTTLS, host, failure=Failure.TLS_FAILED))
+        except ssl.SSLError as error:
+            return _give_up(session, Answer(Stage.STARTTLS, host, failure=failure_of(error)))
         except OSError:
             failure = Failure.CONNECT_UNREACHABLE if stage is Stage.CONNECT else Failure.CONNECTION_LOST
             return _give_up(session, Answer(stage, host, failure=failure))
-        if self._rules.require_tls and not session.encrypted:
-            return _give_up(session, Answer(Stage.STARTTLS, host, failure=Failure.TLS_REQUIRED))
         if session.is_over:  # closed right after its last word
             return Answer(stage, host, failure=Failure.CONNECTION_LOST)
         return session
@@ -156,19 +170,33 @@ class Dialler:
             reply = await session.ask(b"HELO " + name, self._rules.times.command)
         return reply
 
-    async def _encrypt(self, session: Session, host: str, context: ssl.SSLContext) -> Reply:
+    async def _encrypt(self, session: Session, host: str, demand: Demand) -> Answer | None:
+        """STARTTLS and a second EHLO; returns what went wrong, None also where TLS is neither offered nor required."""
+        if "STARTTLS" not in session.capabilities:
+            return Answer(Stage.STARTTLS, host, failure=Failure.TLS_REQUIRED) if demand.required else None
         reply = await session.ask(b"STARTTLS", self._rules.times.command)
         if reply.code != 220:
-            return reply
+            # Whatever the server says, its refusal of encryption is no verdict about the message.
+            return (
+                Answer(Stage.STARTTLS, host, failure=Failure.TLS_REQUIRED)
+                if demand.required
+                else Answer(Stage.STARTTLS, host, reply)
+            )
         session.forget_plaintext()
         transport = await asyncio.wait_for(
-            asyncio.get_running_loop().start_tls(session.transport, session, context, server_hostname=host.rstrip(".")),
+            asyncio.get_running_loop().start_tls(
+                session.transport, session, demand.context, server_hostname=host.rstrip(".")
+            ),
             self._rules.times.command,
         )
         if transport is None:
             raise ConnectionResetError
         session.attach(transport)
-        return await self._greet(session)
+        flaw = demand.flaw(transport.get_extra_info("ssl_object"))
+        if flaw is not None:
+            return Answer(Stage.STARTTLS, host, failure=flaw)
+        reply = await self._greet(session)
+        return None if reply.code == 250 else Answer(Stage.STARTTLS, host, reply)
 
     async def _log_in(self, session: Session, relay: Relay) -> Session | Answer:
         if not session.encrypted and not self._rules.allow_private_addresses:

@@ -1,7 +1,7 @@
 """The exchange: copies wait here for a connection to their site; connections are opened, reused and closed here.
 
-Connections are kept by the set of mail exchangers, limited by site. How much a lane may hold follows what it got rid of lately, about
-two seconds of work, so that a pause bites soon and a crash leaves little to wait for (answers 1).
+Connections are kept by the set of mail exchangers and the TLS policy, limited by site (answers 13). How much a lane may hold follows what
+it got rid of lately, about two seconds of work, so that a pause bites soon and a crash leaves little to wait for (answers 1).
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ class Exchange:
             if self._relay is not None:
                 opened = await self._dialler.open_relay(self._relay, way)
             else:
-                opened = await self._dialler.open(way.route.hosts(self._chance), way)
+                opened = await self._dialler.open(way.route.hosts(self._chance), way, way.route.policy)
         except BaseException:
             way.opening -= 1
             self.connection_gone(way)
@@ -193,7 +193,7 @@ class Exchange:
             way.unreachable(opened)
 
     def _way(self, route: Route) -> _Way:
-        key = ("relay",) if self._relay is not None else (route.site_id, route.mx)
+        key = ("relay",) if self._relay is not None else (route.site_id, route.mx, route.policy)
         way = self._ways.get(key)
         if way is None:
             way = self._ways[key] = _Way(self, key, route)
@@ -221,7 +221,7 @@ class Exchange:
 
 
 class _Way:
-    """The way to one set of mail exchangers: what waits for it, and its connections."""
+    """The way to one set of mail exchangers under one TLS policy: what waits for it, and its connections."""
 
     def __init__(self, exchange: Exchange, key: tuple[object, ...], route: Route) -> None:
         self.key = key

@@ -52,6 +52,8 @@ async def deliver(app: App, slot: int, senders: int, stop: asyncio.Event) -> Non
         if replayed:
             _log.info("outcomes of an earlier run replayed", slot=slot, outcomes=replayed)
         prune_journal(app, journal)
+        if not app.tls.dane:
+            _log.info("DANE is off: dns.validating is not set", slot=slot)
         async with Settler(app, journal, slot) as settler:
             await _Sender(app, settler, senders).run(stop)
     finally:
@@ -246,4 +248,6 @@ def _exchange(
         messages_per_connection=settings.messages_per_connection,
         longest_transaction=settings.longest_transaction,
     )
-    return Exchange(Dialler(app.resolver, rules), app.relay, limits, app.chance, answered, put_back)
+    return Exchange(
+        Dialler(app.resolver, rules, app.tls.results.note), app.relay, limits, app.chance, answered, put_back
+    )
