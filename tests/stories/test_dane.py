@@ -106,9 +106,7 @@ async def test_a_domain_without_mx_is_its_own_host(validating_dns: Validating, p
     assert route.policy.of_host("signed.test").need is TlsNeed.DANE
 
 
-@pytest.mark.parametrize(
-    "record", ["1 1 1 " + DIGEST, "0 0 0 3000", "3 2 1 " + DIGEST, "3 1 3 " + DIGEST]
-)
+@pytest.mark.parametrize("record", ["1 1 1 " + DIGEST, "0 0 0 3000", "3 2 1 " + DIGEST, "3 1 3 " + DIGEST])
 async def test_records_that_mail_cannot_use_still_ask_for_encryption(
     validating_dns: Validating, pool: Pool, record: str
 ) -> None:

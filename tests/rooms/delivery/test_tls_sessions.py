@@ -315,7 +315,7 @@ async def opened(
     told = Told()
     port = peer.server.sockets[0].getsockname()[1]
     dialler = Dialler(zone, DialRules(port=port, allow_private_addresses=True), told)
-    session = await dialler.open([HOST], Nobody(), policy)  # type: ignore[arg-type]
+    session = await dialler.open([HOST], Nobody(), policy)
     if isinstance(session, Session):
         session.abort()
     return session, told.sessions
