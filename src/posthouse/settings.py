@@ -142,7 +142,7 @@ class DeliverySettings(Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=1, le=65535, description="Port of policy web servers; only a test network has another than 443.")
     ] = 443
     tls_reports: Annotated[
-        bool, Meta(description="Count TLS sessions for the domains that publish where reports go (RFC 8460).")
+        bool, Meta(description="Count TLS sessions for domains that have a policy and want reports (RFC 8460).")
     ] = True
 
     @property

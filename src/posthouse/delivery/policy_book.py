@@ -172,7 +172,12 @@ class PolicyBook:
         return found, until
 
     async def _report(self, domain: str, tlsa: Mapping[str, TlsaFound], sts: StsFound) -> Reported | None:
-        """How this domain is told of sessions; None where it does not ask for reports (RFC 8460 §3)."""
+        """How this domain is told of sessions; None where it does not ask for reports (RFC 8460 §3).
+
+        A domain without any sign of a policy is not asked: for nearly all mail that would be one more question to DNS for nothing.
+        """
+        if sts.kept is None and sts.flaw is None and all(found is None for found in tlsa.values()):
+            return None
         try:
             records = [text for text in await self._resolver.txt(f"_smtp._tls.{domain}") if _REPORT_RECORD.match(text)]
         except (NoSuchDomain, DnsTrouble):

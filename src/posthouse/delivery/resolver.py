@@ -11,9 +11,12 @@ import dns.asyncresolver
 import dns.exception
 import dns.flags
 import dns.name
+import dns.nameserver
+import dns.rcode
 import dns.rdatatype
 import dns.resolver
 
+from posthouse.delivery.dns_absence import absence
 from posthouse.model.errors import SettingWrong
 from posthouse.model.ports import DnsTrouble, MxHost, NoSuchDomain, Record, Tlsa, Validated
 
@@ -56,6 +59,11 @@ class DnsResolver:
 
     async def txt(self, name: str) -> Sequence[str]:
         """TXT records, the chunks of each joined."""
+        rcode = await self._absence(name)
+        if rcode is not None:
+            if rcode == dns.rcode.NXDOMAIN:
+                raise NoSuchDomain(name)
+            return []
         answer = await self._ask(name, dns.rdatatype.TXT)
         return [b"".join(record.strings).decode("utf-8", "replace") for record in answer]
 
@@ -80,6 +88,12 @@ class DnsResolver:
         return _validated(
             answer, [Tlsa(record.usage, record.selector, record.mtype, bytes(record.cert)) for record in answer]
         )
+
+    async def _absence(self, name: str) -> int | None:
+        server = self._resolver.nameservers[0]
+        if isinstance(server, dns.nameserver.Do53Nameserver):
+            return await absence(name, dns.rdatatype.TXT, server.address, server.port)
+        return await absence(name, dns.rdatatype.TXT, str(server), self._resolver.port)
 
     async def _ask(
         self, name: str, kind: dns.rdatatype.RdataType, resolver: dns.asyncresolver.Resolver | None = None

@@ -357,13 +357,19 @@ async def test_a_domain_that_wants_reports_is_told_under_which_policy(
     names.texts["_smtp._tls.a.test"] = ["v=TLSRPTv1; rua=mailto:tls@a.test"]
     route = await finder(pool, names, site)[1]()
     assert route.policy.report == Reported("a.test", PolicyType.STS, POLICY.lines, POLICY.mx)
-    del names.texts["_mta-sts.a.test"]
-    await pool.execute("delete from sts_policies")
+    site.body = ENFORCE.replace("enforce", "none")
+    names.texts["_mta-sts.a.test"] = ["v=STSv1; id=2"]
     route = await finder(pool, names, site)[1]()
     assert route.policy == TlsPolicy(report=Reported("a.test", PolicyType.NONE))
     for text in (["v=TLSRPTv1; rua=x", "v=TLSRPTv1; rua=y"], ["other"], DnsTrouble("x")):
         names.texts["_smtp._tls.a.test"] = text
         assert (await finder(pool, names, site)[1]()).policy.report is None
+
+
+async def test_a_domain_without_a_policy_is_not_asked_about_reports(pool: Pool, names: Names, site: WebServer) -> None:
+    names.texts = {"_smtp._tls.a.test": ["v=TLSRPTv1; rua=mailto:tls@a.test"]}
+    assert (await finder(pool, names, site)[1]()).policy.report is None
+    assert names.asked == ["_mta-sts.a.test"]
 
 
 async def test_what_is_wrong_with_the_policy_itself_is_told(pool: Pool, names: Names, site: WebServer) -> None:
