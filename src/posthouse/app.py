@@ -20,7 +20,17 @@ from posthouse.data_directory import DataDirectory
 from posthouse.db.migrate import migrate
 from posthouse.db.pool import Pool, open_pool
 from posthouse.db.server import EmbeddedServer
-from posthouse.delivery import DnsResolver, LimitBook, Relay, RouteBook, SiteLimits, parse_relay
+from posthouse.delivery import (
+    DnsResolver,
+    LimitBook,
+    PolicyBook,
+    PolicySettings,
+    Relay,
+    RouteBook,
+    SiteLimits,
+    TlsNeed,
+    parse_relay,
+)
 from posthouse.mail.replies import Rules
 from posthouse.mail.rule_files import Look, RuleFiles
 from posthouse.mail.tokens import Tokens
@@ -51,6 +61,7 @@ class App:
     clock: Clock
     resolver: Resolver
     routes: RouteBook
+    tls: PolicyBook
     relay: Relay | None
     chance: Chance
     key: MasterKey
@@ -100,6 +111,7 @@ async def open_app(
         delivery = settings.delivery
         watching = asyncio.create_task(_watch_rules(rule_files))
         stack.callback(watching.cancel)
+        validating = resolver if settings.dns.validating else None
         yield App(
             directory=directory,
             settings=settings,
@@ -109,7 +121,8 @@ async def open_app(
             database_url=url,
             clock=clock,
             resolver=resolver,
-            routes=RouteBook(pool, resolver, load_limits(directory, settings)),
+            routes=RouteBook(pool, resolver, load_limits(directory, settings), validating),
+            tls=PolicyBook(pool, resolver, validating, _policy_settings(directory, settings, sandbox=sandbox), clock),
             relay=relay,
             chance=random.Random(),
             key=key,
@@ -147,6 +160,19 @@ async def _watch_rules(rule_files: RuleFiles) -> None:
             _log.info("reply rules were read again", rules=len(rule_files.rules.rules))
         elif look is Look.REFUSED:
             _log.error("reply rules are wrong; the old ones stay in force", reason=rule_files.trouble)
+
+
+def _policy_settings(directory: DataDirectory, settings: Settings, *, sandbox: bool) -> PolicySettings:
+    delivery = settings.delivery
+    return PolicySettings(
+        need=TlsNeed.ENCRYPT if delivery.require_tls else TlsNeed.OPPORTUNISTIC,
+        # A rehearsal plays domains that have policies in the world, and must neither keep to those nor count for their reports.
+        mta_sts=delivery.mta_sts and not sandbox,
+        sts_port=delivery.mta_sts_port,
+        allow_private_addresses=delivery.allow_private_addresses,
+        reports=delivery.tls_reports and not sandbox,
+        rules_file=None if sandbox else directory.tls_rules,
+    )
 
 
 async def _guard(server: EmbeddedServer) -> None:

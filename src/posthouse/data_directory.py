@@ -45,6 +45,11 @@ class DataDirectory:
         return self.path / "site_limits.toml"
 
     @property
+    def tls_rules(self) -> Path:
+        """The operator's own rules about encryption, if any."""
+        return self.path / "tls.toml"
+
+    @property
     def up_lock(self) -> Path:
         """Locked by the one `up` that runs this directory."""
         return self.path / "locks" / "up"

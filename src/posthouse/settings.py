@@ -82,6 +82,12 @@ class DnsSettings(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(description="IP addresses, with :port where it is not 53; empty: those of the system."),
     ] = []
     timeout_seconds: Annotated[float, Meta(gt=0, le=60, description="Longest wait for one answer.")] = 10.0
+    validating: Annotated[
+        bool,
+        Meta(
+            description="The name servers validate DNSSEC, and nobody sits between them and this host; without it DANE is off."
+        ),
+    ] = False
 
 
 class DeliverySettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -134,6 +140,13 @@ class DeliverySettings(Struct, frozen=True, forbid_unknown_fields=True):
         bool, Meta(description="Deliver to loopback and private addresses; for test networks only.")
     ] = False
     require_tls: Annotated[bool, Meta(description="Defer instead of sending in the clear.")] = False
+    mta_sts: Annotated[bool, Meta(description="Keep to the MTA-STS policies of recipient domains (RFC 8461).")] = True
+    mta_sts_port: Annotated[
+        int, Meta(ge=1, le=65535, description="Port of policy web servers; only a test network has another than 443.")
+    ] = 443
+    tls_reports: Annotated[
+        bool, Meta(description="Count TLS sessions for domains that have a policy and want reports (RFC 8460).")
+    ] = True
 
     @property
     def longest_transaction(self) -> float:

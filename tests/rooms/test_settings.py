@@ -25,7 +25,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         "bounce_subdomain": "b",
         "ed25519": True,
     },
-    "dns": {"nameservers": ["127.0.0.1:5353", "[::1]:53"], "timeout_seconds": 2.5},
+    "dns": {"nameservers": ["127.0.0.1:5353", "[::1]:53"], "timeout_seconds": 2.5, "validating": True},
     "delivery": {
         "port": 2525,
         "relay": "smtps://u:p@h",
@@ -43,6 +43,9 @@ OTHERS: dict[str, dict[str, Any]] = {
         "final_dot_seconds": 7.0,
         "allow_private_addresses": True,
         "require_tls": True,
+        "mta_sts": False,
+        "mta_sts_port": 8443,
+        "tls_reports": False,
     },
     "journal": {"keep_days": 1, "segment_megabytes": 2},
     "log": {"level": "debug", "mask_addresses": False},

@@ -1,14 +1,16 @@
 """Delivery: from a recipient's domain to an answer of the server that is responsible for it.
 
-Finds the route (MX), chooses the source, paces, keeps connections, holds the SMTP conversation, and judges what the other side said.
-Writes the tables `sites`, `domain_routes`, `site_rests`, `paces`, `sources`, `pools`, `pool_sources` and `streams`. Never touches the
-queue or the ledger: it returns outcomes, and a flow settles them.
+Finds the route (MX) and the encryption that it needs (MTA-STS, DANE), chooses the source, paces, keeps connections, holds the SMTP
+conversation, and judges what the other side said. Writes the tables `sites`, `domain_routes`, `site_rests`, `paces`, `sources`, `pools`,
+`pool_sources`, `streams`, `sts_policies`, `tls_reported_policies` and `tls_results`. Never touches the queue or the ledger: it returns
+outcomes, and a flow settles them.
 """
 
 from posthouse.delivery.exchange import Exchange, ExchangeLimits
 from posthouse.delivery.job import Answer, Job
 from posthouse.delivery.limits import LimitBook, SiteLimits
 from posthouse.delivery.paths import Blocked, LaneKind, Paths, rests
+from posthouse.delivery.policy_book import PolicyBook, PolicySettings
 from posthouse.delivery.relay import Relay, parse_relay
 from posthouse.delivery.resolver import DnsResolver
 from posthouse.delivery.rest import resting_sites, start_rest
@@ -29,6 +31,8 @@ from posthouse.delivery.sources import (
     set_stream,
     take_from_pool,
 )
+from posthouse.delivery.tls_policy import TlsNeed, TlsPolicy
+from posthouse.delivery.tls_results import results_of_day
 from posthouse.delivery.verdict import expired, judge
 
 __all__ = [
@@ -42,12 +46,16 @@ __all__ = [
     "LaneKind",
     "LimitBook",
     "Paths",
+    "PolicyBook",
+    "PolicySettings",
     "Relay",
     "Route",
     "RouteBook",
     "SiteLimits",
     "Source",
     "SourceState",
+    "TlsNeed",
+    "TlsPolicy",
     "add_pool",
     "add_source",
     "check_source",
@@ -61,6 +69,7 @@ __all__ = [
     "put_in_pool",
     "resting_sites",
     "rests",
+    "results_of_day",
     "set_source_state",
     "set_stream",
     "start_rest",

@@ -7,14 +7,15 @@ import base64
 import ipaddress
 import ssl
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 
 from msgspec import Struct
 
+from posthouse.delivery.handshake import Demand, Handshakes, failure_of
 from posthouse.delivery.job import Answer
 from posthouse.delivery.relay import Relay
 from posthouse.delivery.session import Feed, Session, SessionTimes
 from posthouse.delivery.sources import DEFAULT_SOURCE, Source
+from posthouse.delivery.tls_policy import OPPORTUNISTIC, HostTls, SessionTold, TlsPolicy, result_of
 from posthouse.mail.replies import Failure, Stage
 from posthouse.model.outcomes import Reply
 from posthouse.model.ports import DnsTrouble, NoSuchDomain, Resolver
@@ -35,38 +36,33 @@ class DialRules(Struct, frozen=True):
 
 
 class _WayOut(Struct, frozen=True):
-    """How one connection leaves: the local address (None: the system's choice), the name in EHLO, and whether it must be encrypted."""
+    """How one connection leaves: the local address (None: the system's choice) and the name in EHLO."""
 
     address: str | None
     ehlo_name: str
-    require_tls: bool
 
 
 class Dialler:
     """Opens sessions to mail exchangers or to a relay."""
 
-    def __init__(self, resolver: Resolver, rules: DialRules) -> None:
+    def __init__(self, resolver: Resolver, rules: DialRules, told: SessionTold | None = None) -> None:
+        """told: hears what came of TLS with the domains that want reports about it."""
         self._resolver = resolver
         self._rules = rules
-        # Opportunistic TLS encrypts and does not authenticate: a certificate that cannot be checked is no reason for the clear.
-        self._opportunistic = ssl.create_default_context()
-        self._opportunistic.check_hostname = False
-        self._opportunistic.verify_mode = ssl.CERT_NONE
-        self._opportunistic.minimum_version = ssl.TLSVersion.TLSv1_2
-
-    @cached_property
-    def _authenticated(self) -> ssl.SSLContext:
-        context = ssl.create_default_context()
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return context
+        self._told = told
+        self._handshakes = Handshakes()
 
     async def open(
-        self, hosts: Sequence[str], feed: Feed, source: Source = DEFAULT_SOURCE, *, require_tls: bool = False
+        self,
+        hosts: Sequence[str],
+        feed: Feed,
+        source: Source = DEFAULT_SOURCE,
+        policy: TlsPolicy = OPPORTUNISTIC,
     ) -> Session | Answer:
-        """A session from a source with the first host that takes us, or how the last of them failed."""
-        way_out = _WayOut(
-            source.address, source.ehlo_name or self._rules.ehlo_name, require_tls or self._rules.require_tls
-        )
+        """A session from a source with the first host that takes us and satisfies the policy, or how the last of them failed."""
+        way_out = _WayOut(source.address, source.ehlo_name or self._rules.ehlo_name)
+        if self._rules.require_tls:
+            policy = policy.at_least_encrypted()
         answer = Answer(Stage.CONNECT, hosts[0] if hosts else "", failure=Failure.NO_ADDRESS)
         for host in hosts:
             try:
@@ -82,7 +78,7 @@ class Dialler:
                     answer = Answer(Stage.CONNECT, host, failure=addresses)
                 continue
             for address in addresses[:_ADDRESSES_TRIED]:
-                opened = await self._open_address(host, address, way_out)
+                opened = await self._open_address(host, address, policy, way_out)
                 if isinstance(opened, Session):
                     opened.feed_from(feed)
                     return opened
@@ -92,12 +88,13 @@ class Dialler:
 
     async def open_relay(self, relay: Relay, feed: Feed) -> Session | Answer:
         """A session with the smarthost, logged in where the URL has a user."""
-        context = self._authenticated if relay.implicit_tls else None
+        context = self._handshakes.authenticated if relay.implicit_tls else None
         # A password goes only to the server whose name is on the certificate; a test network has no such certificates.
         must_know = relay.user is not None and not self._rules.allow_private_addresses
-        starttls = None if relay.implicit_tls else self._authenticated if must_know else self._opportunistic
-        way_out = _WayOut(None, self._rules.ehlo_name, self._rules.require_tls)
-        opened = await self._converse(relay.host, relay.host, relay.port, context, starttls, way_out)
+        starttls = self._handshakes.authenticated if must_know else self._handshakes.opportunistic
+        demand = None if relay.implicit_tls else Demand(starttls, self._rules.require_tls)
+        way_out = _WayOut(None, self._rules.ehlo_name)
+        opened = await self._converse(relay.host, relay.host, relay.port, context, demand, way_out)
         if isinstance(opened, Session) and relay.user is not None:
             opened = await self._log_in(opened, relay)
         if isinstance(opened, Session):
@@ -117,12 +114,31 @@ class Dialler:
         allowed = [a for a in found if self._rules.allow_private_addresses or ipaddress.ip_address(a).is_global]
         return allowed or Failure.BAD_MX
 
-    async def _open_address(self, host: str, address: str, way_out: _WayOut) -> Session | Answer:
-        port = self._rules.port
-        opened = await self._converse(host, address, port, None, self._opportunistic, way_out)
-        if isinstance(opened, Answer) and opened.stage is Stage.STARTTLS and not way_out.require_tls:
-            opened = await self._converse(host, address, port, None, None, way_out)
+    async def _open_address(self, host: str, address: str, policy: TlsPolicy, way_out: _WayOut) -> Session | Answer:
+        wanted = policy.of_host(host)
+        demand = self._handshakes.demand(host, wanted)
+        opened = await self._converse(host, address, self._rules.port, None, demand, way_out)
+        self._tell(policy, host, wanted, opened)
+        if isinstance(opened, Session) or opened.stage is not Stage.STARTTLS:
+            return opened
+        if wanted.testing:  # told is enough: mail under a policy that is not enforced goes as if there were none
+            demand = self._handshakes.demand(host, HostTls(policy.need))
+            opened = await self._converse(host, address, self._rules.port, None, demand, way_out)
+        if isinstance(opened, Answer) and opened.stage is Stage.STARTTLS and not demand.required:
+            opened = await self._converse(host, address, self._rules.port, None, None, way_out)
         return opened
+
+    def _tell(self, policy: TlsPolicy, host: str, wanted: HostTls, opened: Session | Answer) -> None:
+        """Report how a session came out, where its domain wants to know and TLS was come to."""
+        if self._told is None or policy.report is None:
+            return
+        if isinstance(opened, Answer):
+            if opened.stage is Stage.STARTTLS:
+                self._told(policy.report, host, result_of(opened.failure))
+        elif opened.encrypted:
+            self._told(policy.report, host, wanted.flaw)
+        else:
+            self._told(policy.report, host, result_of(None))
 
     async def _converse(
         self,
@@ -130,9 +146,10 @@ class Dialler:
         address: str,
         port: int,
         context: ssl.SSLContext | None,
-        starttls: ssl.SSLContext | None,
+        demand: Demand | None,
         way_out: _WayOut,
     ) -> Session | Answer:
+        """Connect, greet and encrypt. context: for TLS from the first byte; demand: for STARTTLS, None to leave it."""
         session = Session(host, self._rules.times, _Silent())
         stage = Stage.CONNECT
         try:
@@ -156,23 +173,21 @@ class Dialler:
             reply = await self._greet(session, way_out)
             if reply.code != 250:
                 return _give_up(session, Answer(stage, host, reply))
-            if starttls is not None and "STARTTLS" in session.capabilities:
+            if demand is not None:
                 stage = Stage.STARTTLS
-                reply = await self._encrypt(session, host, starttls, way_out)
-                if not session.encrypted or reply.code != 250:
-                    return _give_up(session, Answer(stage, host, reply))
+                answer = await self._encrypt(session, host, demand, way_out)
+                if answer is not None:
+                    return _give_up(session, answer)
         except ConnectionRefusedError:
             return Answer(stage, host, failure=Failure.CONNECT_REFUSED)
         except TimeoutError:
             failure = Failure.CONNECT_TIMEOUT if stage is Stage.CONNECT else Failure.REPLY_TIMEOUT
             return _give_up(session, Answer(stage, host, failure=failure))
-        except ssl.SSLError:
-            return _give_up(session, Answer(Stage.STARTTLS, host, failure=Failure.TLS_FAILED))
+        except ssl.SSLError as error:
+            return _give_up(session, Answer(Stage.STARTTLS, host, failure=failure_of(error)))
         except OSError:
             failure = Failure.CONNECT_UNREACHABLE if stage is Stage.CONNECT else Failure.CONNECTION_LOST
             return _give_up(session, Answer(stage, host, failure=failure))
-        if way_out.require_tls and not session.encrypted:
-            return _give_up(session, Answer(Stage.STARTTLS, host, failure=Failure.TLS_REQUIRED))
         if session.is_over:  # closed right after its last word
             return Answer(stage, host, failure=Failure.CONNECTION_LOST)
         return session
@@ -187,19 +202,33 @@ class Dialler:
             reply = await session.ask(b"HELO " + name, self._rules.times.command)
         return reply
 
-    async def _encrypt(self, session: Session, host: str, context: ssl.SSLContext, way_out: _WayOut) -> Reply:
+    async def _encrypt(self, session: Session, host: str, demand: Demand, way_out: _WayOut) -> Answer | None:
+        """STARTTLS and a second EHLO; returns what went wrong, None also where TLS is neither offered nor required."""
+        if "STARTTLS" not in session.capabilities:
+            return Answer(Stage.STARTTLS, host, failure=Failure.TLS_REQUIRED) if demand.required else None
         reply = await session.ask(b"STARTTLS", self._rules.times.command)
         if reply.code != 220:
-            return reply
+            # Whatever the server says, its refusal of encryption is no verdict about the message.
+            return (
+                Answer(Stage.STARTTLS, host, failure=Failure.TLS_REQUIRED)
+                if demand.required
+                else Answer(Stage.STARTTLS, host, reply)
+            )
         session.forget_plaintext()
         transport = await asyncio.wait_for(
-            asyncio.get_running_loop().start_tls(session.transport, session, context, server_hostname=host.rstrip(".")),
+            asyncio.get_running_loop().start_tls(
+                session.transport, session, demand.context, server_hostname=host.rstrip(".")
+            ),
             self._rules.times.command,
         )
         if transport is None:
             raise ConnectionResetError
         session.attach(transport)
-        return await self._greet(session, way_out)
+        flaw = demand.flaw(transport.get_extra_info("ssl_object"))
+        if flaw is not None:
+            return Answer(Stage.STARTTLS, host, failure=flaw)
+        reply = await self._greet(session, way_out)
+        return None if reply.code == 250 else Answer(Stage.STARTTLS, host, reply)
 
     async def _log_in(self, session: Session, relay: Relay) -> Session | Answer:
         if not session.encrypted and not self._rules.allow_private_addresses:

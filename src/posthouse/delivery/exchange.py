@@ -1,7 +1,8 @@
 """The exchange: copies wait here for a connection to their site; connections are opened, reused and closed here.
 
-Connections are kept by source and set of mail exchangers, and limited by source and site. How much a lane may hold follows what it got
-rid of lately, about two seconds of work, so that a pause bites soon and a crash leaves little to wait for (answers 1).
+Connections are kept by source, set of mail exchangers and TLS policy (answers 13), and limited by source and site. How much a lane may
+hold follows what it got rid of lately, about two seconds of work, so that a pause bites soon and a crash leaves little to wait for
+(answers 1).
 """
 
 from __future__ import annotations
@@ -180,7 +181,8 @@ class Exchange:
                 opened = await self._dialler.open_relay(self._relay, way)
             else:
                 hosts = way.route.hosts(self._chance)
-                opened = await self._dialler.open(hosts, way, way.source, require_tls=way.limits.tls_required)
+                policy = way.route.policy.at_least_encrypted() if way.limits.tls_required else way.route.policy
+                opened = await self._dialler.open(hosts, way, way.source, policy)
         except BaseException:
             way.opening -= 1
             self.connection_gone(way)
@@ -194,7 +196,7 @@ class Exchange:
 
     def _way(self, job: Job) -> _Way:
         route = job.route
-        key = ("relay",) if self._relay is not None else (job.source.source_id, route.site_id, route.mx)
+        key = ("relay",) if self._relay is not None else (job.source.source_id, route.site_id, route.mx, route.policy)
         way = self._ways.get(key)
         if way is None:
             way = self._ways[key] = _Way(self, key, route, job.source)
@@ -223,7 +225,7 @@ class Exchange:
 
 
 class _Way:
-    """The way from one source to one set of mail exchangers: what waits for it, and its connections."""
+    """The way from one source to one set of mail exchangers under one TLS policy: what waits for it, and its connections."""
 
     def __init__(self, exchange: Exchange, key: tuple[object, ...], route: Route, source: Source) -> None:
         self.key = key

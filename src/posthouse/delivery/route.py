@@ -14,8 +14,9 @@ from posthouse.db import named_sql
 from posthouse.db.pool import Pool
 from posthouse.delivery.limits import LimitBook
 from posthouse.delivery.relay import Relay
+from posthouse.delivery.tls_policy import OPPORTUNISTIC, TlsPolicy
 from posthouse.mail.replies import Failure
-from posthouse.model.ports import Chance, DnsTrouble, MxHost, NoSuchDomain, Resolver
+from posthouse.model.ports import Chance, DnsTrouble, MxHost, NoSuchDomain, Resolver, ValidatingResolver
 
 _SQL = named_sql.load("posthouse.delivery")
 _ROUTE_LIFE = timedelta(hours=1)
@@ -30,12 +31,15 @@ UNKNOWN_SITE = 0
 class Route(Struct, frozen=True):
     """The way to a domain: its mail exchangers, and the site (mailbox provider) that they belong to.
 
-    implicit: the domain had no MX, so its own address counts (RFC 5321 §5.1).
+    mx: of a domain that has none, the domain itself (RFC 5321 §5.1). policy: the encryption that its mail needs; mx_authentic: whether a
+    validating name server vouched for the MX records, or for there being none.
     """
 
     site_id: int
     site: str
     mx: tuple[MxHost, ...]
+    policy: TlsPolicy = OPPORTUNISTIC
+    mx_authentic: bool = False
 
     def hosts(self, chance: Chance) -> list[str]:
         """Host names in order of preference, equals shuffled."""
@@ -44,12 +48,21 @@ class Route(Struct, frozen=True):
         return [mx.host for mx in sorted(shuffled, key=lambda mx: mx.preference)]
 
 
+class _Mx(Struct, frozen=True):
+    hosts: tuple[MxHost, ...]
+    authentic: bool = False
+
+
 class RouteBook:
     """Finds routes: from memory, from what another process found, from DNS. Failures stay in this process."""
 
-    def __init__(self, pool: Pool, resolver: Resolver, limits: LimitBook) -> None:
-        """limits: names the sites of the providers that it knows."""
+    def __init__(
+        self, pool: Pool, resolver: Resolver, limits: LimitBook, validating: ValidatingResolver | None = None
+    ) -> None:
+        """limits: names the sites of the providers that it knows. validating: the resolver as one that validates DNSSEC, where the name
+        servers do."""
         self._pool = pool
+        self._validating = validating
         self._resolver = resolver
         self.limits = limits
         self._relay_route: Route | None = None
@@ -94,7 +107,11 @@ class RouteBook:
     ) -> None:
         for row in await self._pool.fetch(_SQL["known_routes"], domains, now):
             mx = tuple(MxHost(p, h) for p, h in zip(row["mx_preferences"], row["mx_hosts"], strict=True))
-            route = Failure.NULL_MX if mx[0].host == "." else Route(row["site_id"], row["site"], mx)
+            route = (
+                Failure.NULL_MX
+                if mx[0].host == "."
+                else Route(row["site_id"], row["site"], mx, mx_authentic=row["mx_authentic"])
+            )
             self._remember(row["domain"], route, now)
             found[row["domain"]] = route
         missing = [domain for domain in domains if domain not in found]
@@ -109,14 +126,20 @@ class RouteBook:
         answers = {d: Failure.DNS_TEMPORARY if task in late else task.result() for d, task in lookups.items()}
         await self._keep(answers, found, now)
 
-    async def _look_up(self, domain: str, gate: asyncio.Semaphore) -> tuple[MxHost, ...] | Failure:
+    async def _look_up(self, domain: str, gate: asyncio.Semaphore) -> _Mx | Failure:
         async with gate:
             try:
-                mx = tuple(await self._resolver.mx(domain))
-                if mx:
+                if self._validating is not None:
+                    answer = await self._validating.validated_mx(domain)
+                    mx = _Mx(answer.records, answer.authentic)
+                else:
+                    mx = _Mx(tuple(await self._resolver.mx(domain)))
+                if mx.hosts:
                     return mx
                 # No MX at all: the domain's own address counts, with preference 0. An MX that is there but does not work never does.
-                return (MxHost(0, domain),) if await self._resolver.addresses(domain) else Failure.NO_ADDRESS
+                if not await self._resolver.addresses(domain):
+                    return Failure.NO_ADDRESS
+                return _Mx((MxHost(0, domain),), mx.authentic)
             except NoSuchDomain:
                 return Failure.DNS_NXDOMAIN
             except DnsTrouble:
@@ -124,12 +147,12 @@ class RouteBook:
 
     async def _keep(
         self,
-        answers: Mapping[str, tuple[MxHost, ...] | Failure],
+        answers: Mapping[str, _Mx | Failure],
         found: dict[str, Route | Failure],
         now: datetime,
     ) -> None:
         usable = {domain: mx for domain, mx in answers.items() if not isinstance(mx, Failure)}
-        names = {domain: self._site_name(mx) for domain, mx in usable.items()}
+        names = {domain: self._site_name(mx.hosts) for domain, mx in usable.items()}
         await self._pool.execute(_SQL["make_sites"], list(set(names.values())))
         numbers = {
             row["name"]: row["site_id"] for row in await self._pool.fetch(_SQL["site_ids"], list(set(names.values())))
@@ -139,11 +162,11 @@ class RouteBook:
                 found[domain] = answer
                 life = _SILENCE_LIFE if answer is Failure.DNS_TEMPORARY else _ROUTE_LIFE
                 self._remember(domain, answer, now, life)
-            elif answer[0].host == ".":
+            elif answer.hosts[0].host == ".":
                 found[domain] = Failure.NULL_MX
                 self._remember(domain, Failure.NULL_MX, now)
             else:
-                route = Route(numbers[names[domain]], names[domain], answer)
+                route = Route(numbers[names[domain]], names[domain], answer.hosts, mx_authentic=answer.authentic)
                 found[domain] = route
                 self._remember(domain, route, now)
         # In one order everywhere, so that two senders that learn the same domains cannot deadlock.
@@ -152,10 +175,11 @@ class RouteBook:
             _SQL["keep_routes"],
             kept,
             [numbers[names[domain]] for domain in kept],
-            [" ".join(mx.host for mx in usable[domain]) for domain in kept],
-            [" ".join(str(mx.preference) for mx in usable[domain]) for domain in kept],
+            [" ".join(mx.host for mx in usable[domain].hosts) for domain in kept],
+            [" ".join(str(mx.preference) for mx in usable[domain].hosts) for domain in kept],
             now,
             now + _ROUTE_LIFE,
+            [usable[domain].authentic for domain in kept],
         )
 
     def _remember(self, domain: str, route: Route | Failure, now: datetime, life: timedelta = _ROUTE_LIFE) -> None:

@@ -15,10 +15,12 @@ from posthouse import accounts, campaigns, reputation
 from posthouse.app import App
 from posthouse.composing import CompiledMessage, Composer, Frame, Lacking, Rendered
 from posthouse.composing.render_child import ChildUnavailable, RenderChild
+from posthouse.db.pool import DATABASE_TROUBLE
 from posthouse.delivery import Answer, Job, Route, expired, judge
 from posthouse.flows.react import traits
 from posthouse.flows.settle import Settler
 from posthouse.mail.replies import Failure, Stage
+from posthouse.model.errors import SettingWrong
 from posthouse.model.messages import Composed, Copy
 from posthouse.model.outcomes import Outcome, Status
 from posthouse.model.waiting import Ceiling, WaitReason
@@ -53,7 +55,9 @@ class Desk:
         routed: list[Copy] = []
         unrouted: list[Copy] = []
         for copy in copies:
-            (routed if self._app.routes.knows(_domain(copy), now) else unrouted).append(copy)
+            domain = _domain(copy)
+            is_known = self._app.routes.knows(domain, now) and self._app.tls.knows(domain, now)
+            (routed if is_known else unrouted).append(copy)
         return routed, unrouted
 
     async def jobs(self, copies: Sequence[Copy], give_up: float) -> list[Job]:
@@ -83,9 +87,19 @@ class Desk:
         """Called about once a second: learn which campaigns were stopped since their copies were claimed, and which brakes are on."""
         await self._gate.refresh(self._app.db, self._app.clock.now())
         self._stopped = await campaigns.stopped_campaigns(self._app.db, list(self._composers))
+        try:
+            if self._app.tls.reload_rules():
+                _log.info("the TLS rules were read again")
+        except SettingWrong as error:
+            _log.warning("the old TLS rules stay in force", reason=str(error))
+        await self._app.tls.results.flush(self._app.db)
 
     async def close(self) -> None:
-        """Stop the render child."""
+        """Write what was counted, and stop the render child."""
+        try:
+            await self._app.tls.results.flush(self._app.db, at_once=True)
+        except DATABASE_TROUBLE as error:
+            _log.warning("the last results of TLS sessions are lost", reason=str(error))
         if self._renderer is not None:
             await self._renderer.close()
 
@@ -129,7 +143,8 @@ class Desk:
         if self._app.relay is not None:
             route = await self._app.routes.relay_route(self._app.relay)
             return dict.fromkeys(domains, route)
-        return dict(await self._app.routes.find(domains, self._app.clock.now()))
+        now = self._app.clock.now()
+        return await self._app.tls.apply(await self._app.routes.find(domains, now), now)
 
     def _unroutable(self, copy: Copy, failure: Failure) -> None:
         answer = Answer(Stage.CONNECT, _domain(copy), failure=failure)

@@ -58,6 +58,8 @@ async def deliver(app: App, slot: int, senders: int, stop: asyncio.Event) -> Non
         if replayed:
             _log.info("outcomes of an earlier run replayed", slot=slot, outcomes=replayed)
         prune_journal(app, journal)
+        if not app.tls.dane:
+            _log.info("DANE is off: dns.validating is not set", slot=slot)
         async with Settler(app, journal, slot) as settler:
             await _Sender(app, settler, slot, senders).run(stop)
     finally:
@@ -296,4 +298,6 @@ def _exchange(
     limits = ExchangeLimits(
         longest_transaction=settings.longest_transaction,
     )
-    return Exchange(Dialler(app.resolver, rules), app.relay, limits, app.chance, answered, put_back)
+    return Exchange(
+        Dialler(app.resolver, rules, app.tls.results.note), app.relay, limits, app.chance, answered, put_back
+    )

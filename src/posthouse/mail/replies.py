@@ -39,6 +39,25 @@ class Failure(ClosedList):
     MX_LOOP = "mx-loop", "The recipient's domain points back at us."
     TLS_FAILED = "tls-failed", "The encrypted connection could not be set up."
     TLS_REQUIRED = "tls-required", "Encryption is required, and the server does not offer it."
+    CERTIFICATE_NAME = (
+        "certificate-name",
+        "The server's certificate is for other names than this mail needs.",
+    )
+    CERTIFICATE_EXPIRED = (
+        "certificate-expired",
+        "The server's certificate has expired, and this mail needs a valid one.",
+    )
+    CERTIFICATE_UNTRUSTED = (
+        "certificate-untrusted",
+        "No trusted authority signed the server's certificate, and this mail needs one that is signed.",
+    )
+    STS_NO_MX = "sts-no-mx", "No mail server of the domain is among those that its MTA-STS policy names."
+    TLSA_MISMATCH = "tlsa-mismatch", "The server's certificate matches no TLSA record of it (DANE)."
+    TLSA_UNANSWERED = (
+        "tlsa-unanswered",
+        "The server's TLSA records could not be looked up safely, so DANE can be checked for none.",
+    )
+    DANE_MISSING = "dane-missing", "Your rule asks for DANE, and no server of the domain has a signed TLSA record."
     SMTPUTF8_MISSING = "smtputf8-missing", "The address needs SMTPUTF8, and the server does not offer it."
     TOO_BIG = "too-big", "The message is larger than the server announced to accept."
     PROTOCOL_ERROR = "protocol-error", "The server said something that is not SMTP."
@@ -71,6 +90,13 @@ _FAILURES: dict[Failure, tuple[str, BounceClass, Scope, Reaction]] = {
     Failure.MX_LOOP: ("5.4.6", BounceClass.DOMAIN_BAD, Scope.RECIPIENT, Reaction.FAIL),
     Failure.TLS_FAILED: ("4.7.5", BounceClass.TLS, Scope.HOST, Reaction.RETRY),
     Failure.TLS_REQUIRED: ("4.7.10", BounceClass.TLS, Scope.HOST, Reaction.RETRY),
+    Failure.CERTIFICATE_NAME: ("4.7.5", BounceClass.TLS, Scope.HOST, Reaction.RETRY),
+    Failure.CERTIFICATE_EXPIRED: ("4.7.5", BounceClass.TLS, Scope.HOST, Reaction.RETRY),
+    Failure.CERTIFICATE_UNTRUSTED: ("4.7.5", BounceClass.TLS, Scope.HOST, Reaction.RETRY),
+    Failure.STS_NO_MX: ("4.7.5", BounceClass.TLS, Scope.HOST, Reaction.RETRY),
+    Failure.TLSA_MISMATCH: ("4.7.5", BounceClass.TLS, Scope.HOST, Reaction.RETRY),
+    Failure.TLSA_UNANSWERED: ("4.7.5", BounceClass.TLS, Scope.HOST, Reaction.RETRY),
+    Failure.DANE_MISSING: ("4.7.5", BounceClass.TLS, Scope.HOST, Reaction.RETRY),
     Failure.SMTPUTF8_MISSING: ("5.6.7", BounceClass.CONTENT_TYPE, Scope.RECIPIENT, Reaction.FAIL),
     Failure.TOO_BIG: ("5.3.4", BounceClass.TOO_BIG, Scope.MESSAGE, Reaction.FAIL),
     Failure.PROTOCOL_ERROR: ("4.5.0", BounceClass.PROTOCOL, Scope.HOST, Reaction.RETRY),

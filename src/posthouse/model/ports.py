@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -53,6 +53,45 @@ class Resolver(Protocol):
 
     async def txt(self, name: str) -> Sequence[str]:
         """TXT records of a name, each with its chunks joined."""
+        ...
+
+
+class Tlsa(Struct, frozen=True):
+    """A TLSA record (RFC 6698 §2.1): certificate usage, selector, matching type, and the data to compare with."""
+
+    usage: int
+    selector: int
+    matching: int
+    data: bytes
+
+
+Record = TypeVar("Record")
+
+
+class Validated(Struct, Generic[Record], frozen=True):
+    """An answer of a name server that validates DNSSEC.
+
+    authentic: it vouches for the answer, or for there being none (the AD bit, RFC 4035 §3.2.3); seconds: how long the answer may be kept.
+    """
+
+    records: tuple[Record, ...]
+    authentic: bool
+    seconds: float
+
+
+class ValidatingResolver(Protocol):
+    """DNS through a name server that validates and that we reach safely. What does not validate raises DnsTrouble, as SERVFAIL does."""
+
+    async def validated_mx(self, domain: str) -> Validated[MxHost]:
+        """MX records of a domain. Raises DnsTrouble or NoSuchDomain."""
+        ...
+
+    async def validated_addresses(self, host: str) -> Validated[str]:
+        """Addresses of a host, of the first family that has any. Raises DnsTrouble or NoSuchDomain."""
+        ...
+
+    async def tlsa(self, name: str) -> Validated[Tlsa]:
+        """TLSA records of a name; a name that does not exist has none. Raises DnsTrouble."""
         ...
 
 

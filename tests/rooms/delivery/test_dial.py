@@ -207,7 +207,7 @@ async def test_a_password_goes_to_no_stranger(peers: Any, sender: Any, job: Make
     relay = Relay("127.0.0.1", port_of(peer), implicit_tls=False, user="me", password="secret")
     async with sender(peer, relay=relay, allow_private_addresses=False) as post:
         (answer,) = await post.send(job())
-    assert result(answer) == (Stage.STARTTLS, Failure.TLS_FAILED, "127.0.0.1")
+    assert result(answer) == (Stage.STARTTLS, Failure.CERTIFICATE_UNTRUSTED, "127.0.0.1")
     assert not [line for line in peer.commands if line.startswith("AUTH")]
 
 
@@ -237,7 +237,7 @@ async def test_a_relay_that_cannot_prove_who_it_is_gets_nothing(
     relay = Relay("localhost", port_of(peer), implicit_tls=True)
     async with sender(peer, relay=relay) as post:
         (answer,) = await post.send(job())
-    assert result(answer) == (Stage.STARTTLS, Failure.TLS_FAILED, "localhost")
+    assert result(answer) == (Stage.STARTTLS, Failure.CERTIFICATE_UNTRUSTED, "localhost")
     assert peer.messages == []
 
 

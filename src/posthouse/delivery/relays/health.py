@@ -9,7 +9,7 @@ from __future__ import annotations
 from msgspec import Struct, structs
 
 from posthouse.delivery.job import Answer
-from posthouse.mail.replies import Stage
+from posthouse.mail.replies import Failure, Stage
 from posthouse.model.closed_list import ClosedList
 from posthouse.model.outcomes import BounceClass, Reaction, Scope, Verdict
 
@@ -107,13 +107,27 @@ class Health(Struct, frozen=True):
         return Health(self.tolerance, probe_at=now + pause, pause=pause)
 
 
+# Somebody's certificate or policy is wrong, whichever way mail comes.
+_POLICY_OF_ONE_DOMAIN = frozenset(
+    {
+        Failure.CERTIFICATE_NAME,
+        Failure.CERTIFICATE_EXPIRED,
+        Failure.CERTIFICATE_UNTRUSTED,
+        Failure.STS_NO_MX,
+        Failure.TLSA_MISMATCH,
+        Failure.TLSA_UNANSWERED,
+        Failure.DANE_MISSING,
+    }
+)
+
+
 def is_outage(answer: Answer, verdict: Verdict) -> bool:
     """Whether an answer says that its source does not work at all: another one may take what waits for it.
 
     Over HTTP: no answer, 5xx, or something that is not the relay. Over SMTP: no connection, a broken one, or trouble of the server's own
     (421 and the like) before MAIL; the dialler has then tried every host. A block that is said at connect is no outage.
     """
-    if verdict.permanent:
+    if verdict.permanent or answer.failure in _POLICY_OF_ONE_DOMAIN:
         return False
     if verdict.scope is Scope.RELAY and answer.verdict is not None:
         return verdict.bounce_class in _TROUBLE or (verdict.bounce_class is BounceClass.PROTOCOL and _retries(verdict))
