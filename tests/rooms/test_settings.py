@@ -43,6 +43,7 @@ OTHERS: dict[str, dict[str, Any]] = {
         "final_dot_seconds": 7.0,
         "allow_private_addresses": True,
         "require_tls": True,
+        "messages_per_second": 7.5,
         "mta_sts": False,
         "mta_sts_port": 8443,
         "tls_reports": False,

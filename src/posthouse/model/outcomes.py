@@ -105,7 +105,7 @@ class Status(ClosedList):
         return self not in (Status.DEFERRED, Status.HELD)
 
 
-_PINNING = frozenset({BounceClass.GREYLIST, BounceClass.REPUTATION})
+_PINNING = frozenset({BounceClass.GREYLIST, BounceClass.REPUTATION, BounceClass.BLOCKED})
 
 
 class Outcome(Struct, frozen=True, array_like=True, omit_defaults=False):

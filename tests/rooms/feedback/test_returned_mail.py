@@ -79,7 +79,7 @@ def test_a_hard_bounce_names_the_copy_and_suppresses() -> None:
     ("reply", "bounce_class"),
     [
         ("552 5.2.2 Mailbox full", "mailbox-full"),
-        ("550 5.7.1 blocked using zen.spamhaus.org", "reputation"),
+        ("550 5.7.1 blocked using zen.spamhaus.org", "blocked"),
         ("554 5.7.9 Blorb", "auth-failure"),
         ("450 4.1.1 User unknown", "user-unknown"),
     ],

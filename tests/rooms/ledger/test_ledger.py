@@ -47,7 +47,7 @@ async def test_every_kind_of_news_can_be_kept_and_is_read_in_order(pool: Pool) -
     assert [line["kind"] for line in kept] == [kind.value for kind in reversed(EventKind)]
     assert kept[0] == {
         "workspace_id": 1,
-        "kind": "redelivered",
+        "kind": "stopped",
         "nth": 1,
         "at": datetime(2026, 11, 24, 9, 0, 0, 1, tzinfo=UTC),
         "campaign_id": 1,
