@@ -290,6 +290,7 @@ def _settings(sandbox: Sandbox, smtp: str) -> dict[str, str]:
         "POSTHOUSE_DELIVERY_PORT": str(sandbox.ready.smtp_port),
         "POSTHOUSE_DELIVERY_ALLOW_PRIVATE_ADDRESSES": "true",
         "POSTHOUSE_DELIVERY_LIFE_HOURS": "6",
+        "POSTHOUSE_DELIVERY_MESSAGES_PER_SECOND": "0",
         "POSTHOUSE_PUBLIC_URL": f"https://mail.{SENDER_DOMAIN}",
         "POSTHOUSE_PUBLIC_LISTEN": f"127.0.0.1:{_free_port()}",
         "POSTHOUSE_INBOUND_LISTEN": smtp,

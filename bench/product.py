@@ -49,6 +49,8 @@ def environment(sink: Receiver) -> dict[str, str]:
         "POSTHOUSE_DELIVERY_PORT": str(sink.smtp_port),
         "POSTHOUSE_DELIVERY_ALLOW_PRIVATE_ADDRESSES": "true",
         "POSTHOUSE_DELIVERY_MESSAGES_PER_CONNECTION": str(MESSAGES_PER_CONNECTION),
+        "POSTHOUSE_DELIVERY_MESSAGES_PER_SECOND": "0",
+        "POSTHOUSE_DELIVERY_MTA_STS": "false",  # nobody in this network publishes any
         # A machine that is too busy for its receiver shows as deferrals, not as a run that waits for half an hour.
         "POSTHOUSE_DELIVERY_FIRST_RETRY_MINUTES": "0.05",
         "POSTHOUSE_SENDER_POSTAL_ADDRESS": "1 Coach Road, Sampletown",
