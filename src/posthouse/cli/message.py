@@ -14,6 +14,7 @@ from posthouse.cli.output import print_json, print_table, say
 from posthouse.mail.address import parse_address
 from posthouse.model.errors import Refused
 from posthouse.model.events import EventKind
+from posthouse.model.outcomes import BounceClass
 from posthouse.model.waiting import WaitReason
 
 commands = typer.Typer(help="One recipient's copy: what happened to it and why.", no_args_is_help=True)
@@ -76,13 +77,13 @@ def _waiting(row: dict[str, Any], now: datetime) -> dict[str, Any]:
     """Why it is late, from the row alone."""
     states = {0: "queued", 1: "under way", 2: "held"}
     if row["state"] == 2:
-        why = "It waits for a person."
+        why = f"It waits for a person: {row['reason']}."
     elif row["state"] == 1:
         why = "A sender has it in hand."
     elif row["rests_until"] is not None:
         why = f"{row['site']} rests until {row['rests_until']:%Y-%m-%d %H:%M} UTC: {row['rest_reply']}"
     elif row["due"] > now:
-        why = "Its next try is not due yet."
+        why = _put_off(row["reason"])
     elif row["ready_at"] is not None:
         why = _paced(row)
     else:
@@ -96,6 +97,14 @@ def _waiting(row: dict[str, Any], now: datetime) -> dict[str, Any]:
         "site": row["site"],
         "queued_at": row["first_at"],
     }
+
+
+def _put_off(reason: str | None) -> str:
+    """Why its next try is later: what it went back for, or what the last reply came to."""
+    for kind in (WaitReason, BounceClass):
+        if reason in set(kind):
+            return f"Its next try is not due yet. {kind(reason).sentence}"
+    return "Its next try is not due yet."
 
 
 def _paced(row: dict[str, Any]) -> str:

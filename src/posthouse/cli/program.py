@@ -14,6 +14,7 @@ from posthouse.cli import (
     domain,
     installation,
     message,
+    queue,
     report,
     rules,
     source,
@@ -42,6 +43,7 @@ program.add_typer(source.streams, name="stream")
 program.add_typer(rules.commands, name="rules")
 program.add_typer(attention.attention, name="attention")
 program.add_typer(attention.brakes, name="brake")
+queue.register(program)
 report.register(program)
 demo.register(program)
 

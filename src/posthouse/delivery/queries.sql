@@ -177,3 +177,11 @@ from tls_results r
 join tls_reported_policies p on p.day = r.day and p.domain = r.domain and p.policy_type = r.policy_type
 where r.day = $1 and r.domain = $2
 order by r.policy_type, r.result, r.mx_host;
+
+-- name: path_overview
+-- What keeps the senders from bringing more, by source and site.
+select p.source_id, c.name as source, p.site_id, min(p.ready_at) as ready_at, sum(p.per_second) as per_second,
+       (array_agg(p.reason order by p.ready_at))[1] as reason, (array_agg(p.reply order by p.at desc) filter (where p.reply is not null))[1] as reply
+from paces p
+join sources c on c.source_id = p.source_id
+group by p.source_id, c.name, p.site_id;

@@ -196,3 +196,8 @@ def _source(row: Any) -> Source:
         row["region"],
         SourceState(row["state"]),
     )
+
+
+async def path_overview(connection: Connection | Pool) -> list[dict[str, Any]]:
+    """What the senders tell of their paths: source, site_id, per_second (all senders together), ready_at, reason, the provider's words."""
+    return [dict(row) for row in await connection.fetch(_SQL["path_overview"])]

@@ -5,7 +5,15 @@ a reply means.
 """
 
 from posthouse.queue.claim import Claimed, DueLane, LaneRoom, NextWork, any_claimed, claim, due_lanes, next_work
-from posthouse.queue.hold import fall_due, recall, release_held, waiting_counts, waiting_message
+from posthouse.queue.hold import (
+    fall_due,
+    lane_overview,
+    recall,
+    release_held,
+    waiting_counts,
+    waiting_for,
+    waiting_message,
+)
 from posthouse.queue.journal import Journal, JournalFull
 from posthouse.queue.put import chunk_domains, drop_empty_ranges, next_message_ids, put_chunk
 from posthouse.queue.settle import Untried, mark_settled, put_back, settle, settled_mark, unpin
@@ -24,6 +32,7 @@ __all__ = [
     "drop_empty_ranges",
     "due_lanes",
     "fall_due",
+    "lane_overview",
     "mark_settled",
     "next_message_ids",
     "next_work",
@@ -35,5 +44,6 @@ __all__ = [
     "settled_mark",
     "unpin",
     "waiting_counts",
+    "waiting_for",
     "waiting_message",
 ]

@@ -46,3 +46,13 @@ async def waiting_message(connection: Connection | Pool, message_id: int, now: d
     """The queue row of one message with its lane, or None when it has left the queue."""
     row = await connection.fetchrow(_SQL["waiting_message"], message_id, now)
     return dict(row) if row is not None else None
+
+
+async def lane_overview(connection: Connection | Pool, now: datetime, *, sandbox: bool) -> list[dict[str, Any]]:
+    """Every lane with something in it: how much waits, is due, under way and held, when the next falls due, since when the oldest waits."""
+    return [dict(row) for row in await connection.fetch(_SQL["lane_overview"], sandbox, now)]
+
+
+async def waiting_for(connection: Connection | Pool, workspace_id: int, email: str, limit: int) -> list[int]:
+    """The ids of the messages that wait for an address, oldest first; reads through the queue."""
+    return [row["message_id"] for row in await connection.fetch(_SQL["waiting_for"], workspace_id, email, limit)]

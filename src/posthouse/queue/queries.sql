@@ -223,3 +223,28 @@ order by c.oid;
 -- name: drop_range
 -- Drop a range of the queue that is empty and will get no more ids.
 select drop_message_range($1, $2);
+
+-- name: lane_overview
+-- What waits in each lane of real ($1 false) or rehearsed ($1 true) workspaces at $2.
+select l.lane_id, w.name as workspace, l.pool, l.priority, l.site_id, s.name as site,
+       count(*) filter (where q.state = 0 and q.due > $2) as waiting,
+       count(*) filter (where q.state = 0 and q.due <= $2) as due,
+       count(*) filter (where q.state = 1) as under_way,
+       count(*) filter (where q.state = 2) as held,
+       min(q.due) filter (where q.state = 0 and q.due > $2) as next_due,
+       min(q.first_at) as oldest
+from queue q
+join lanes l on l.lane_id = q.lane_id
+join workspaces w on w.workspace_id = l.workspace_id and w.sandbox = $1
+join sites s on s.site_id = l.site_id
+group by l.lane_id, w.name, l.pool, l.priority, l.site_id, s.name
+order by l.priority, s.name, l.lane_id;
+
+-- name: waiting_for
+-- The messages in the queue to an address, oldest first.
+select q.message_id
+from contacts k
+join queue q on q.workspace_id = k.workspace_id and q.contact_id = k.contact_id
+where k.workspace_id = $1 and lower(k.email) = lower($2)
+order by q.message_id
+limit $3;
