@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -38,6 +39,22 @@ def data_directory() -> Iterator[tuple[DataDirectory, Path]]:
         directory.create()
         accounts.create_key(directory.key_file)
         yield directory, Path(folder) / "receiver"
+        _wait_for_the_server(directory.path / "locks" / "keeper")
+
+
+def _wait_for_the_server(keeper: Path) -> None:
+    """The last user has left PostgreSQL; its keeper holds this lock until it has stopped and written its last."""
+    if not keeper.exists():
+        return
+    deadline = time.monotonic() + _STOP_SECONDS
+    with keeper.open("rb") as lock:
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.05)
+            else:
+                return
 
 
 def environment(sink: Receiver) -> dict[str, str]:
