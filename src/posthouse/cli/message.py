@@ -83,7 +83,7 @@ def _waiting(row: dict[str, Any], now: datetime) -> dict[str, Any]:
     elif row["rests_until"] is not None:
         why = f"{row['site']} rests until {row['rests_until']:%Y-%m-%d %H:%M} UTC: {row['rest_reply']}"
     elif row["due"] > now:
-        why = _put_off(row["reason"])
+        why = _put_off(row)
     elif row["ready_at"] is not None:
         why = _paced(row)
     else:
@@ -99,19 +99,24 @@ def _waiting(row: dict[str, Any], now: datetime) -> dict[str, Any]:
     }
 
 
-def _put_off(reason: str | None) -> str:
+def _put_off(row: dict[str, Any]) -> str:
     """Why its next try is later: what it went back for, or what the last reply came to."""
-    for kind in (WaitReason, BounceClass):
-        if reason in set(kind):
-            return f"Its next try is not due yet. {kind(reason).sentence}"
+    reason = row["reason"]
+    if reason in set(WaitReason):
+        return f"Its next try is not due yet. {WaitReason(reason).sentence}{_words(row)}"
+    if reason in set(BounceClass):
+        return f"Its next try is not due yet. {BounceClass(reason).sentence}"
     return "Its next try is not due yet."
+
+
+def _words(row: dict[str, Any]) -> str:
+    return f" It said: {row['pace_reply']}" if row["pace_reply"] else ""
 
 
 def _paced(row: dict[str, Any]) -> str:
     """What slows its site down, and what the provider said."""
     rate = f" at {row['per_second'] * 60:,.0f} a minute" if row["per_second"] is not None else ""
-    words = f" It said: {row['pace_reply']}" if row["pace_reply"] else ""
-    return f"{WaitReason(row['paced']).sentence} {row['site']} is sent to{rate}, next at {row['ready_at']:%H:%M:%S} UTC.{words}"
+    return f"{WaitReason(row['paced']).sentence} {row['site']} is sent to{rate}, next at {row['ready_at']:%H:%M:%S} UTC.{_words(row)}"
 
 
 async def _show(message_id: int, data: Data, json: bool) -> None:
